@@ -1,0 +1,126 @@
+"""How long events take from when they are due to where they are seen last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from assertions.base import MOST_EXAMPLES, Finding, Part, counted_noun, finding, not_certified, observed, parameters
+from assertions.sight import Sight, last_sight, recovered_at
+from harness.store import SavedRun
+from harness.topology import UsageError
+
+
+@dataclass(frozen=True)
+class Latency:
+    """End to end: from when an event was due (not when load managed to send it) to its sighting at the sink, or at the
+    last hop that shows single events. A figure; judged only where `p99_most_s` states a bound.
+
+    p99_most_s   the most seconds that the 99th percentile over all events may take, those under faults included; None:
+                 no bound. Events that were not seen count as slower than any; if they decide, it is inconclusive (a
+                 loss is the business of `no_loss`, and a sink need not show every event).
+
+    Figures
+        hop (where the events were seen), at_sink, events (seen), missing (must arrive, not seen there), p99_most_s,
+        p50_s, p95_s, p99_s, max_s (seconds, over all events seen),
+        steady and under_fault: events, p50_s, p95_s, p99_s and max_s of the events whose way did not, or did, overlap a
+        fault or the recovery from it (see `recovery`); null for none
+    Examples
+        the slowest events: event, due_s and seen_s (after the load's start), latency_s, faults (active, or
+        not yet recovered from, on its way)
+    Cost: one sort of the events.
+    """
+
+    p99_most_s: float | None = None
+
+    name: ClassVar[str] = "latency"
+
+    def __post_init__(self) -> None:
+        if self.p99_most_s is not None and not self.p99_most_s > 0:
+            raise UsageError(f"latency: p99_most_s must be more than 0 seconds, not {self.p99_most_s:g}.")
+
+    def params(self) -> dict[str, Any]:
+        return parameters(self)
+
+    @observed
+    def check(self, run: SavedRun) -> Finding:
+        sight = last_sight(run)
+        parts = not_certified(run, [run.source, sight.hop])
+        figures: dict[str, Any] = {
+            "hop": sight.hop,
+            "at_sink": sight.at_sink,
+            "events": len(sight.place),
+            "missing": sight.missing,
+            "p99_most_s": self.p99_most_s,
+        }
+        if not len(sight.place):
+            parts.append(Part("inconclusive", f"no event was seen at {sight.hop}"))
+            return finding(self.name, parts, "", figures)
+        affected = _affected(run, sight)
+        hit = np.zeros(len(sight.place), dtype=bool)
+        for _, start, end in affected:
+            hit |= (sight.due <= end) & (sight.seen >= start)
+        latency = sight.latency
+        figures |= _percentiles(latency)
+        figures |= {
+            "steady": {"events": int((~hit).sum()), **_percentiles(latency[~hit])} if not hit.all() else None,
+            "under_fault": {"events": int(hit.sum()), **_percentiles(latency[hit])} if hit.any() else None,
+        }
+        if self.p99_most_s is not None and not parts:
+            parts += self._bound(latency, sight)
+        passed = (
+            f"p50 {figures['p50_s']:.2f} s, p95 {figures['p95_s']:.2f} s, p99 {figures['p99_s']:.2f} s, "
+            f"most {figures['max_s']:.2f} s to {sight.hop}"
+        )
+        return finding(self.name, parts, passed, figures, _slowest(run, sight, affected))
+
+    def _bound(self, latency: np.ndarray, sight: Sight) -> list[Part]:
+        """Holds the bound against both ends of what the events that were not seen may have taken."""
+        assert self.p99_most_s is not None
+        at_best = _percentile(np.concatenate([latency, np.zeros(sight.missing)]), 99)
+        at_worst = _percentile(np.concatenate([latency, np.full(sight.missing, np.inf)]), 99)
+        if at_best > self.p99_most_s:
+            text = f"p99 is {_percentile(latency, 99):.2f} s at {sight.hop}, at most {self.p99_most_s:g} s are allowed"
+            return [Part("violation", text)]
+        if at_worst > self.p99_most_s:
+            text = f"the 99th percentile hangs on {counted_noun(sight.missing, 'event')} not seen at {sight.hop}"
+            return [Part("inconclusive", text)]
+        return []
+
+
+def _percentile(values: np.ndarray, percent: float) -> float:
+    """The smallest value that at least so many percent do not exceed (nearest rank): always one that was observed."""
+    return float(np.percentile(values, percent, method="inverted_cdf"))
+
+
+def _percentiles(latency: np.ndarray) -> dict[str, float]:
+    found = {f"p{p}_s": round(_percentile(latency, p), 4) for p in (50, 95, 99)}
+    return {**found, "max_s": round(float(latency.max()), 4)}
+
+
+def _affected(run: SavedRun, sight: Sight) -> list[tuple[str, float, float]]:
+    """(fault, from, to): the time in which each fault was active or not yet recovered from."""
+    return [
+        (f"{fault.fault} {fault.target}", fault.start, recovered_at(run, sight, fault) if fault.healed else fault.end)
+        for fault in run.faults()
+    ]
+
+
+def _slowest(run: SavedRun, sight: Sight, affected: Sequence[tuple[str, float, float]]) -> list[dict[str, Any]]:
+    examples = []
+    for i in np.argsort(-sight.latency, kind="stable")[:MOST_EXAMPLES]:
+        due, seen = float(sight.due[i]), float(sight.seen[i])
+        faults = [name for name, start, end in affected if due <= end and seen >= start]
+        examples.append(
+            {
+                "event": run.event_id(int(sight.place[i])),
+                "due_s": round(due - run.t0, 3),
+                "seen_s": round(seen - run.t0, 3),
+                "latency_s": round(seen - due, 4),
+                "faults": faults,
+            }
+        )
+    return examples

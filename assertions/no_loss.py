@@ -1,0 +1,249 @@
+"""No event is lost: everything in the source log arrives at every hop and is counted at the sink."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+
+from assertions import cells as sink_cells
+from assertions.base import (
+    MOST_EXAMPLES,
+    Finding,
+    Part,
+    counted_noun,
+    finding,
+    mixed,
+    not_certified,
+    observed,
+    parameters,
+)
+from harness.store import SavedRun
+
+Examples = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class NoLoss:
+    """Every event that must arrive does: at each path hop, in the cells of the sink, and poison in a dead-letter hop.
+
+    A loss is: an event that is in the source log and not at a path hop; a cell of the sink that counts less than the
+    generator says, or as much with another weight (an event is missing and another counted in its place), or more with
+    a weight that no own event of the cell explains (the same, beside a duplicate); a poison event that is in no
+    dead-letter hop; a sound event that is in one.
+
+    Judged hop by hop: what was found at a hop whose tap is not certified is inconclusive, whatever it is, and so is
+    everything where the source's own tap is not.
+
+    Figures
+        must_arrive      events in the source log that load intended, poison aside
+        lost             of these, distinct events that are missing at some path hop or ended as dead letters
+        hops             per path hop: events (distinct, that must arrive), missing, certified
+        sink             cells, short_cells (count too low), short_events (by how many, in the dimension and window
+                         where it is most), masked_cells (count right, weight wrong), unexplained_cells (count too
+                         high, by a weight that no event of the cell has), certified; null without a sink
+        poison           planted, dead_lettered, missing, wrongly_dead_lettered
+    Examples
+        lost events: event, lost_at (the first hop that lacks it), last_seen_at, due_s (after the load's start), key
+        cells: the cell, expected and counted count and weight, and `likely_event` where one event explains it
+        dead letters: event, problem
+    Cost: O(events) per hop, one join of the cells.
+    """
+
+    name: ClassVar[str] = "no_loss"
+
+    def params(self) -> dict[str, Any]:
+        return parameters(self)
+
+    @observed
+    def check(self, run: SavedRun) -> Finding:
+        settled = run.settled()
+        must = settled.must_arrive
+        events = int(must.sum())
+        parts = not_certified(run, [run.source])
+        if not events:
+            parts.append(Part("inconclusive", "there is no event in the source log that must arrive"))
+        if run.sink is None and not run.hops_of_role("path"):
+            parts.append(Part("inconclusive", "the pipeline declares no hop after the source"))
+        source_known = not parts
+
+        on_path, path_parts, path_figures, path_examples = self._path(run, must)
+        sink_parts, sink_figures, sink_examples = self._sink(run)
+        dead_parts, dead_figures, dead_examples, dead = self._dead_letters(run)
+        for part in [*path_parts, *sink_parts, *dead_parts]:
+            # Without the whole source log nothing downstream is proven.
+            parts.append(part if source_known else Part("inconclusive", part.text))
+
+        lost = ~on_path & must | dead & must
+        figures = {
+            "must_arrive": events,
+            "lost": int(lost.sum()),
+            "hops": path_figures,
+            "sink": sink_figures,
+            "poison": dead_figures,
+        }
+        examples = mixed(path_examples, sink_examples, dead_examples)
+        return finding(self.name, parts, self._passed(events, figures), figures, examples)
+
+    @staticmethod
+    def _passed(events: int, figures: dict[str, Any]) -> str:
+        text = f"all {events:,} events arrived at every hop"
+        if figures["sink"] is not None and "cells" in figures["sink"]:
+            text += f" and are counted in {counted_noun(figures['sink']['cells'], 'cell')}"
+        if figures["poison"]["planted"]:
+            text += f"; all {figures['poison']['planted']:,} poison records are dead letters"
+        return text
+
+    def _path(self, run: SavedRun, must: np.ndarray) -> tuple[np.ndarray, list[Part], dict[str, Any], Examples]:
+        """(events that are at every hop, parts, figures by hop, examples)"""
+        everywhere = np.ones(len(must), dtype=bool)
+        parts: list[Part] = []
+        figures: dict[str, Any] = {}
+        seen_at: dict[str, np.ndarray] = {run.source: must}
+        for hop in run.hops_of_role("path"):
+            uncertified = not_certified(run, [hop])
+            figures[hop] = {"events": None, "missing": None, "certified": not uncertified}
+            parts += uncertified
+            if not run.has_hop(hop):
+                continue
+            seen = run.events_at(hop)
+            seen_at[hop] = seen
+            missing = int((must & ~seen).sum())
+            figures[hop] |= {"events": int((must & seen).sum()), "missing": missing}
+            everywhere &= seen
+            if missing:
+                text = f"{missing:,} of {counted_noun(int(must.sum()), 'event')} never reached {hop}"
+                parts.append(Part("inconclusive" if uncertified else "violation", text))
+        lost = np.flatnonzero(must & ~everywhere)[:MOST_EXAMPLES]
+        return everywhere, parts, figures, [self._lost(run, int(place), seen_at) for place in lost]
+
+    @staticmethod
+    def _lost(run: SavedRun, place: int, seen_at: dict[str, np.ndarray]) -> dict[str, Any]:
+        hops = list(seen_at)
+        first = next(hop for hop in hops if not seen_at[hop][place])
+        columns = run.columns()[np.array([place])]
+        return {
+            "event": run.event_id(place),
+            "lost_at": first,
+            "last_seen_at": [hop for hop in hops if seen_at[hop][place]][-1],
+            "due_s": round(int(columns.created_ms[0]) / 1000 - run.t0, 3),
+            "tweet_id": int(columns.tweet_id[0]),
+            "engagement": columns.text("engagement")[0],
+        }
+
+    @staticmethod
+    def _sink(run: SavedRun) -> tuple[list[Part], dict[str, Any] | None, Examples]:
+        sink = run.sink
+        if sink is None:
+            return [], None, []
+        parts = not_certified(run, [sink])
+        figures: dict[str, Any] = {"certified": not parts}
+        if not run.has_hop(sink):
+            return parts, figures, []
+        frame = sink_cells.compared(run)
+        # Only what the load's events explain; a cell that nobody can decide cannot be wrong by having too much.
+        short = frame.filter(pl.col("excess") < 0).sort("excess", *sink_cells.CELL)
+        masked = frame.filter((pl.col("excess") == 0) & (pl.col("residue") != 0) & ~pl.col("undecided"))
+        masked = masked.sort(sink_cells.CELL)
+        unexplained = _unexplained(run, frame.filter((pl.col("excess") > 0) & ~pl.col("undecided")))
+        short_events = sink_cells.most_of_any_group(short.with_columns(lacking=-pl.col("excess")), "lacking")
+        figures |= {
+            "cells": frame.height,
+            "short_cells": short.height,
+            "short_events": short_events,
+            "masked_cells": masked.height,
+            "unexplained_cells": unexplained.height,
+        }
+        verdict: Any = "inconclusive" if parts else "violation"
+        if short.height:
+            parts.append(
+                Part(
+                    verdict,
+                    f"{counted_noun(short.height, 'cell')} of {sink} count too little, "
+                    f"{counted_noun(short_events, 'event')} in all",
+                )
+            )
+        if masked.height:
+            parts.append(
+                Part(
+                    verdict,
+                    f"{counted_noun(masked.height, 'cell')} of {sink} have the right count and a wrong weight: an "
+                    "event is missing and another is counted in its place",
+                )
+            )
+        if unexplained.height:
+            parts.append(
+                Part(
+                    verdict,
+                    f"{counted_noun(unexplained.height, 'cell')} of {sink} hold a weight that doubled events of their "
+                    "own cannot add up to: an event is missing beside them, or was counted in the wrong cell",
+                )
+            )
+        wrong = [short, masked, unexplained]
+        return parts, figures, mixed(*(sink_cells.described(run, bad, MOST_EXAMPLES) for bad in wrong))
+
+    @staticmethod
+    def _dead_letters(run: SavedRun) -> tuple[list[Part], dict[str, Any], Examples, np.ndarray]:
+        """(parts, figures, examples, the events seen in any dead-letter hop)"""
+        settled = run.settled()
+        hops = run.hops_of_role("dead-letter")
+        planted = settled.poison_planted
+        parts = not_certified(run, hops)
+        verdict: Any = "inconclusive" if parts else "violation"
+        seen = np.zeros(len(settled.index), dtype=bool)
+        for hop in hops:
+            if run.has_hop(hop):
+                seen |= run.events_at(hop)
+        missing, wrongly = planted & ~seen, seen & settled.must_arrive
+        figures = {
+            "planted": int(planted.sum()),
+            "dead_lettered": int((planted & seen).sum()),
+            "missing": int(missing.sum()),
+            "wrongly_dead_lettered": int(wrongly.sum()),
+        }
+        if not hops:
+            if planted.any():
+                text = (
+                    f"{counted_noun(figures['planted'], 'poison record')} planted, but no dead-letter hop is declared"
+                )
+                parts.append(Part("inconclusive", text))
+            return parts, figures, [], seen
+        if wrongly.any():
+            text = f"{counted_noun(figures['wrongly_dead_lettered'], 'sound event')} ended as dead letters"
+            parts.append(Part(verdict, text))
+        if missing.any():
+            text = f"{counted_noun(figures['missing'], 'poison record')} in no dead-letter hop"
+            parts.append(Part(verdict, text))
+        problems = [(wrongly, "a sound event in a dead-letter hop"), (missing, "poison that is in no dead-letter hop")]
+        examples = [
+            {"event": run.event_id(int(place)), "problem": problem}
+            for mask, problem in problems
+            for place in np.flatnonzero(mask)[: MOST_EXAMPLES // 2]
+        ]
+        return parts, figures, examples, seen
+
+
+def _unexplained(run: SavedRun, too_much: pl.DataFrame) -> pl.DataFrame:
+    """Of the cells that count too much, those whose surplus of weight is not that of as many events of the plan.
+
+    Exact for a surplus of one, which must be the weight of an event of that very cell; for more, only the range in
+    which the sum of so many weights must lie (which events add up to it is a knapsack).
+    """
+    if too_much.is_empty():
+        return too_much
+    asked = too_much.with_columns(weight=pl.col("residue"))
+    named = sink_cells.bearers(run, asked.filter(pl.col("excess") == 1).select([*sink_cells.CELL, "weight"]))
+    least, most = int(run.columns().weight.min()), int(run.columns().weight.max())
+    wrong_one = asked.filter(pl.col("excess") == 1).join(named, on=sink_cells.CELL, how="anti")
+    wrong_many = asked.filter(
+        (pl.col("excess") > 1)
+        & ((pl.col("residue") < least * pl.col("excess")) | (pl.col("residue") > most * pl.col("excess")))
+    )
+    return (
+        pl.concat([wrong_one, wrong_many])
+        .drop("weight")
+        .sort("excess", *sink_cells.CELL, descending=[True] + [False] * 4)
+    )

@@ -1,0 +1,67 @@
+"""Faults as values: `kill("converter").at(5)`, `partition("converter->pubsub").at(3).lasting(2)`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from faults.base import Evidence, Fault, System
+from faults.kill import Kill, Terminate
+from faults.kill_broker import KillBroker
+from faults.lose_acks import LoseAcks
+from faults.partition import BlackHole, Partition
+from faults.pause import Pause
+from faults.redeliver import Redeliver
+from faults.reset_connections import ResetConnections
+from faults.slow import Bandwidth, Latency
+from harness.topology import UsageError, unknown
+
+__all__ = [
+    "FAULTS",
+    "Evidence",
+    "Fault",
+    "System",
+    "bandwidth",
+    "black_hole",
+    "fault_from_dict",
+    "kill",
+    "kill_broker",
+    "latency",
+    "lose_acks",
+    "partition",
+    "pause",
+    "redeliver",
+    "reset_connections",
+    "terminate",
+]
+
+kill, terminate, kill_broker, pause = Kill, Terminate, KillBroker, Pause
+partition, black_hole, latency, bandwidth = Partition, BlackHole, Latency, Bandwidth
+reset_connections, lose_acks, redeliver = ResetConnections, LoseAcks, Redeliver
+
+#: Every fault by its name.
+FAULTS: dict[str, type[Fault]] = {
+    f.name: f
+    for f in (
+        Kill,
+        Terminate,
+        KillBroker,
+        Pause,
+        Partition,
+        BlackHole,
+        Latency,
+        Bandwidth,
+        ResetConnections,
+        LoseAcks,
+        Redeliver,
+    )
+}
+
+
+def fault_from_dict(saved: dict[str, Any]) -> Fault:
+    """The fault that `Fault.as_dict` wrote. Raises UsageError for a name or parameter that is not known."""
+    if saved["fault"] not in FAULTS:
+        raise unknown("fault", saved["fault"], FAULTS)
+    try:
+        return FAULTS[saved["fault"]](saved["target"], saved["at"], saved["seconds"], **saved.get("params", {}))
+    except TypeError as error:
+        raise UsageError(f"{saved['fault']}: {error}") from error

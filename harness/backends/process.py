@@ -1,0 +1,260 @@
+"""Plain processes on this machine, without Docker: what starts them, ends them and tells how they ended."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness.errors import HarnessFault
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process that the keeper started. `started` (epoch seconds, by the kernel) tells it from a later one."""
+
+    pid: int
+    started: float
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a process ended: `status` as of `subprocess` (negative: the signal), `t` in epoch seconds."""
+
+    pid: int
+    status: int
+    t: float
+
+    @property
+    def signal(self) -> str | None:
+        return signal.Signals(-self.status).name if self.status < 0 else None
+
+
+class Processes:
+    """All processes of one harness, kept by a keeper (see keeper.py), so that none outlives it."""
+
+    def __init__(self) -> None:
+        sweep_temp_folders()
+        self.temp = Path(tempfile.mkdtemp(prefix=f"gauntlet-{os.getpid()}-{_start_time(os.getpid())}-"))
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, Future[dict[str, Any]]] = {}
+        self._exits: dict[int, Exit] = {}
+        self._watchers: dict[int, Callable[[Exit], None]] = {}
+        self._lock = threading.Lock()
+        self._closing = False
+        keeper = Path(__file__).with_name("keeper.py")
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-I", str(keeper), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+        self._reader = threading.Thread(target=self._read, name="keeper", daemon=True)
+        self._reader.start()
+        self._ask(temp=str(self.temp))
+
+    # -- what others use ---------------------------------------------------------------------------------------
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | str | None = None,
+        on_exit: Callable[[Exit], None] | None = None,
+    ) -> Child:
+        """Starts a process in a group of its own; its output goes to the end of `log`. Raises HarnessFault."""
+        answer = self._ask(
+            spawn={
+                "argv": [str(a) for a in argv],
+                "env": dict(env if env is not None else os.environ),
+                "cwd": str(cwd) if cwd else None,
+                "log": str(log),
+            }
+        )
+        if "error" in answer:
+            raise HarnessFault(f"{argv[0]} could not be started: {answer['error']}")
+        pid = answer["pid"]
+        try:
+            started = psutil.Process(pid).create_time()
+        except psutil.NoSuchProcess:
+            started = time.time()
+        if on_exit is not None:
+            self._watch(pid, on_exit)
+        return Child(pid, started)
+
+    def signal(self, pid: int, number: int) -> bool:
+        """Sends a signal to the process and its group; False if it had ended."""
+        return bool(self._ask(signal={"pid": pid, "signal": int(number)}).get("sent"))
+
+    def ended(self, pid: int) -> Exit | None:
+        return self._exits.get(pid)
+
+    def stop(self, pids: Sequence[int], grace_s: float = 5.0) -> None:
+        """SIGTERM to all, SIGKILL to those that are still there after the grace."""
+        for pid in pids:
+            self.signal(pid, signal.SIGCONT)
+            self.signal(pid, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while time.monotonic() < deadline and any(self.ended(p) is None for p in pids):
+            time.sleep(0.01)
+        for pid in pids:
+            if self.ended(pid) is None:
+                self.signal(pid, signal.SIGKILL)
+        while any(self.ended(p) is None for p in pids) and self._keeper.poll() is None:
+            time.sleep(0.01)
+
+    def stop_now(self, pid: int) -> None:
+        """SIGKILL; returns when the process was reaped."""
+        self.signal(pid, signal.SIGKILL)
+        while self.ended(pid) is None and self._keeper.poll() is None:
+            time.sleep(0.005)
+
+    def close(self) -> None:
+        """Ends every process and removes the temp folder."""
+        self._closing = True
+        if self._keeper.stdin:
+            self._keeper.stdin.close()
+        try:
+            self._keeper.wait(25)
+        except subprocess.TimeoutExpired:
+            self._keeper.kill()
+            self._keeper.wait()
+        self._reader.join(2)
+
+    # -- the conversation with the keeper -----------------------------------------------------------------------
+
+    def _ask(self, **message: Any) -> dict[str, Any]:
+        future: Future[dict[str, Any]] = Future()
+        number = next(self._numbers)
+        with self._lock:
+            self._answers[number] = future
+            try:
+                assert self._keeper.stdin is not None
+                self._keeper.stdin.write(json.dumps({"id": number, **message}).encode() + b"\n")
+            except (OSError, ValueError) as error:
+                raise HarnessFault("the keeper of the processes has gone; nothing can be started or ended") from error
+        try:
+            return future.result(30)
+        except TimeoutError as error:
+            raise HarnessFault("the keeper of the processes does not answer") from error
+
+    def _watch(self, pid: int, on_exit: Callable[[Exit], None]) -> None:
+        with self._lock:
+            ended = self._exits.get(pid)
+            if ended is None:
+                self._watchers[pid] = on_exit
+        if ended is not None:
+            on_exit(ended)
+
+    def _read(self) -> None:
+        assert self._keeper.stdout is not None
+        with os.fdopen(os.dup(self._keeper.stdout.fileno()), "r") as lines:
+            for line in lines:
+                message = json.loads(line)
+                if "exit" in message:
+                    exit_ = Exit(message["exit"], message["status"], message["t"])
+                    with self._lock:
+                        self._exits[exit_.pid] = exit_
+                        watcher = self._watchers.pop(exit_.pid, None)
+                    if watcher is not None and not self._closing:
+                        watcher(exit_)
+                else:
+                    with self._lock:
+                        future = self._answers.pop(message["id"])
+                    future.set_result(message)
+        with self._lock:
+            waiting, self._answers = list(self._answers.values()), {}
+        for future in waiting:
+            future.set_exception(HarnessFault("the keeper of the processes has gone"))
+
+
+def _start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot: with the pid, a name that is never used twice."""
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rsplit(")", 1)[1].split()[19])
+
+
+def sweep_temp_folders() -> None:
+    """Removes temp folders whose harness is dead: left only if harness and keeper were killed together."""
+    import shutil
+
+    for folder in Path(tempfile.gettempdir()).glob("gauntlet-*-*-*"):
+        words = folder.name.split("-")
+        try:
+            pid, started = int(words[1]), int(words[2])
+        except ValueError:
+            continue
+        try:
+            alive = _start_time(pid) == started
+        except (OSError, IndexError):
+            alive = False
+        if not alive:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+# ------------------------------------------------------------------------------------------------------- ports
+
+
+class Ports:
+    """Free ports of 127.0.0.1 that nobody else takes while they are ours.
+
+    They lie below the range that the kernel uses for outgoing connections: a proxy that is disabled gives its port
+    back to the kernel for a while, and a port of that range could be taken by any client in the meantime. Two
+    harnesses on one machine see each other's choice by an abstract Unix socket per port, which the kernel frees with
+    the process.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[socket.socket] = []
+
+    def take(self) -> int:
+        """Raises HarnessFault when no port is to be had."""
+        low = _first_outgoing_port()
+        for _ in range(2000):
+            port = 10000 + secrets.randbelow(low - 10000)
+            claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                claim.bind(f"\0gauntlet-port-{port}")
+            except OSError:
+                claim.close()
+                continue
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    claim.close()
+                    continue
+            self._held.append(claim)
+            return port
+        raise HarnessFault("no free port on 127.0.0.1 between 10000 and the outgoing range")
+
+    def close(self) -> None:
+        for claim in self._held:
+            claim.close()
+        self._held.clear()
+
+
+def _first_outgoing_port() -> int:
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+            low = int(file.read().split()[0])
+    except (OSError, ValueError):
+        low = 32768
+    return low if low > 12000 else 32768

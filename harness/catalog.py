@@ -1,0 +1,185 @@
+"""Everything that has a name: pipelines, mutants and scenarios, and how a name on the command line becomes one."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from assertions import batch_parity, content, duplicate_rate, latency, no_loss, recovery
+from assertions.base import Assertion
+from assertions.registry import ASSERTIONS
+from faults import FAULTS, kill, lose_acks, partition
+from harness.scenario import Scenario, schedule
+from harness.topology import KafkaHop, Pipeline, PubSubHop, UsageError, unknown
+from load.profiles import Steady
+from pipelines_under_test import mutants
+from pipelines_under_test.kappa.pipeline import kappa
+from pipelines_under_test.stock_beam.pipeline import stock_beam
+
+DEFAULT_SCENARIO = "kappa-under-fire"
+
+
+def claims(pipeline: Pipeline, parity: float = 0.95) -> list[Assertion]:
+    """What every pipeline is held to: nothing lost, nothing altered, nothing doubled at the sink, parity, recovery."""
+    found: list[Assertion] = [no_loss(), content()]
+    for hop in pipeline.hops:
+        if hop.role in ("source", "path") and isinstance(hop, KafkaHop | PubSubHop):
+            found.append(duplicate_rate(hop.name, most=1.0))
+    if pipeline.sink is not None:
+        found.append(duplicate_rate(pipeline.sink.name, most=0.0))
+        if pipeline.batch is not None:
+            found.append(batch_parity(least=parity))
+    return [*found, latency(), recovery()]
+
+
+def _replace_duplicates(assertions: list[Assertion], hop: str, **bounds: float) -> list[Assertion]:
+    """The same claims with another bound on the duplicates of one hop."""
+    return [
+        duplicate_rate(hop, **bounds) if a.name == "duplicate_rate" and a.params()["hop"] == hop else a
+        for a in assertions
+    ]
+
+
+@cache
+def pipelines() -> dict[str, Pipeline]:
+    """Every pipeline by name, the mutants among them."""
+    found = {p.name: p for p in (kappa, stock_beam)}
+    return found | {name: mutant.pipeline for name, mutant in mutants.MUTANTS.items()}
+
+
+@cache
+def scenarios() -> dict[str, Scenario]:
+    """Every scenario by name. They fit every pipeline with the workers and links of the reference."""
+    under_fire = schedule(
+        kill("preprocessor").at(2),
+        lose_acks("converter->pubsub", pulse_ms=60, every_ms=400).at(4).lasting(3),
+        lose_acks("aggregator->bigtable", pulse_ms=100, every_ms=350).at(5).lasting(3),
+        partition("converter->pubsub").at(9).lasting(1.5),
+        kill("converter").at(12),
+        partition("aggregator->bigtable").at(15.5).lasting(1.5),
+        kill("aggregator").at(18.5),
+    )
+    found = [
+        Scenario(
+            DEFAULT_SCENARIO,
+            kappa,
+            Steady(rate=2000, seconds=20),
+            under_fire,
+            _replace_duplicates(claims(kappa), "published", least=0.001, most=1.0),
+            about="the main job: kills, partitions and lost acknowledgements on every worker of the Kappa pipeline",
+        ),
+        Scenario(
+            "steady",
+            kappa,
+            Steady(rate=2000, seconds=10),
+            (),
+            claims(kappa),
+            about="no fault at all: what the pipeline does on a quiet day",
+        ),
+        Scenario(
+            "restarts",
+            kappa,
+            Steady(rate=2000, seconds=12),
+            schedule(
+                *(kill(w).at(2 + i).repeated(2, 5) for i, w in enumerate(("preprocessor", "converter", "aggregator")))
+            ),
+            claims(kappa),
+            about="every worker killed twice",
+        ),
+        Scenario(
+            "lost-acks",
+            kappa,
+            Steady(rate=2000, seconds=10, tweets=300, share_late=0.0005),
+            schedule(
+                lose_acks("converter->pubsub", pulse_ms=80, every_ms=400).at(2).lasting(5),
+                lose_acks("aggregator->bigtable", pulse_ms=100, every_ms=350).at(3).lasting(6),
+            ),
+            _replace_duplicates(claims(kappa), "published", least=0.001, most=1.0),
+            about="acknowledgements of publishes and of writes to the sink are eaten, so that both are retried; few rows, "
+            "written again and again",
+        ),
+        Scenario(
+            "partitions",
+            kappa,
+            Steady(rate=2000, seconds=14),
+            schedule(
+                partition("preprocessor->kafka").at(2).lasting(2),
+                partition("converter->pubsub").at(5).lasting(2),
+                partition("aggregator->bigtable").at(8).lasting(2),
+            ),
+            claims(kappa),
+            about="one link after another cut for two seconds",
+        ),
+    ]
+    return {s.name: s for s in found}
+
+
+def scenario(name: str) -> Scenario:
+    if name not in scenarios():
+        raise unknown("scenario", name, scenarios())
+    return scenarios()[name]
+
+
+def pipeline(name: str) -> Pipeline:
+    """A pipeline by its name, or by "module:attribute" as seen from the current folder."""
+    if ":" not in name:
+        if name not in pipelines():
+            raise unknown("pipeline", name, pipelines())
+        return pipelines()[name]
+    module_name, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UsageError(f"The module of {name!r} cannot be imported from {os.getcwd()}: {error}") from error
+    found = getattr(module, attribute, None)
+    if not isinstance(found, Pipeline):
+        there = [k for k, v in vars(module).items() if isinstance(v, Pipeline)]
+        raise unknown(f"pipeline in {module_name}", attribute, there, f"pipelines in {module_name}")
+    return found
+
+
+def fitted(base: Scenario, other: Pipeline) -> Scenario:
+    """A scenario on another pipeline. Its claims stay where the hops are the same; else they are the general ones.
+
+    Raises UsageError where a fault's target does not exist there.
+    """
+    if other is base.pipeline:
+        return base
+    hops = {h.name for h in other.hops}
+    same = all(a.params().get("hop", other.source.name) in hops for a in base.assertions)
+    if other.batch is None or other.sink is None:
+        same = same and all(a.name != "batch_parity" for a in base.assertions)
+    return base.with_(pipeline=other, assertions=base.assertions if same else claims(other))
+
+
+def listing() -> dict[str, Any]:
+    """What `gauntlet list --json` prints."""
+    return {
+        "scenarios": [{"name": s.name, "about": s.about, "pipeline": s.pipeline.name} for s in scenarios().values()],
+        "pipelines": [{"name": p.name, "about": p.about} for p in (kappa, stock_beam)],
+        "faults": [{"name": f.name, "about": f.about, "acts_on": f.acts_on} for f in FAULTS.values()],
+        "assertions": [{"name": n, "about": _first_line(a)} for n, a in ASSERTIONS.items()],
+        "mutants": [_mutant(name, m) for name, m in mutants.MUTANTS.items()],
+    }
+
+
+def _mutant(name: str, mutant: Any) -> Mapping[str, Any]:
+    return {
+        "name": name,
+        "caught_by": mutant.caught_by,
+        "scenario": mutant.scenario,
+        "runs": mutant.runs,
+        "about": mutant.about,
+    }
+
+
+def _first_line(thing: Any) -> str:
+    """The first sentence of a docstring."""
+    paragraph = " ".join((thing.__doc__ or "").strip().split("\n\n")[0].split())
+    return paragraph.split(". ")[0].rstrip(".")

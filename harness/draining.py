@@ -1,0 +1,145 @@
+"""Draining: waiting until everything that must arrive has arrived, and nothing else is on its way.
+
+By progress, never by sleep. It has drained when all that must arrive is seen at the last hop, *and* every consumer
+group's lag is 0, *and* nothing has moved at any hop for longer than the pipeline's `max_quiet_s`. The third is what
+catches a pipeline without deduplication: what a killed worker held leased is delivered again only after the deadline,
+when all has long been seen. The quiet starts over with every restart and every fault that is healed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from harness.history import History
+from harness.services.base import SinkTap, Tap
+from harness.stack import Stack
+from harness.supervisor import Supervisor
+from harness.topology import KafkaHop, Pipeline
+
+#: Liveness: so long may nothing move while something is still missing or unread.
+STUCK_AFTER_S = 60.0
+#: And so long may all of it take, moving or not.
+CAP_S = 600.0
+
+
+def until_drained(
+    pipeline: Pipeline,
+    stack: Stack,
+    supervisor: Supervisor,
+    taps: Mapping[str, Tap],
+    names: Mapping[str, str],
+    history: History,
+    plan: Any,
+) -> str:
+    """Returns and records the reason that ended it.
+
+    "drained"      all three conditions hold
+    "quiet"        nothing has moved for twice `max_quiet_s` and every lag is 0, but something is missing: it is not
+                   coming any more; the assertions say what is lost
+    "stuck"        nothing has moved for 60 s and a lag is left, or a worker is not running
+    "crash-loop"   a worker dies again and again
+    "cap"          600 s are over
+    """
+    for tap in taps.values():
+        if isinstance(tap, SinkTap):
+            tap.hurry()
+    begin = time.monotonic()
+    lags: dict[str, int | None] = {}
+    moved = begin  # healing counts as a movement
+    restarts = _starts(history)
+    told = 0.0
+    missing: dict[str, int] = {}
+    while True:
+        quiet = time.monotonic() - max(moved, *(tap.last_moved() for tap in taps.values()))
+        if _starts(history) != restarts:
+            restarts, moved = _starts(history), time.monotonic()
+            continue
+        now_lags = _lags(pipeline, stack, names)
+        if now_lags != lags:
+            lags, moved = now_lags, time.monotonic()
+            for group, lag in lags.items():
+                history.add("lag", group=group, lag=lag)
+            if any(lags.values()):
+                continue
+        telling = time.monotonic() - told > 1
+        if quiet > pipeline.max_quiet_s or telling:
+            missing = _missing(pipeline, taps, plan)
+        read_up = all(lag == 0 for lag in lags.values())
+        reason = ""
+        if quiet > pipeline.max_quiet_s and read_up and not any(missing.values()):
+            reason = "drained"
+        elif supervisor.crash_loop() is not None:
+            reason = "crash-loop"
+        elif quiet > 2 * pipeline.max_quiet_s and read_up:
+            reason = "quiet"
+        elif quiet > max(STUCK_AFTER_S, 2 * pipeline.max_quiet_s):
+            reason = "stuck"
+        elif time.monotonic() - begin > CAP_S:
+            reason = "cap"
+        if reason:
+            waited = round(time.monotonic() - begin, 3)
+            history.add(
+                "drain-end",
+                reason=reason,
+                waited_s=waited,
+                missing={hop: n for hop, n in missing.items() if n},
+                lags=lags,
+                crashing=supervisor.crash_loop(),
+            )
+            return reason
+        if telling:
+            told = time.monotonic()
+            history.show(
+                {
+                    "t": history.clock.now(),
+                    "kind": "draining",
+                    "quiet_s": round(quiet, 1),
+                    "missing": missing,
+                    "lags": lags,
+                }
+            )
+        time.sleep(0.1)
+
+
+def _starts(history: History) -> int:
+    return sum(r["kind"] in ("worker-start", "service-start", "fault-end") for r in list(history.records))
+
+
+def _lags(pipeline: Pipeline, stack: Stack, names: Mapping[str, str]) -> dict[str, int | None]:
+    """What each consumer group has left to read; None where it is not known, which is not 0."""
+    lags: dict[str, int | None] = {}
+    for worker in pipeline.workers:
+        if worker.group and worker.reads:
+            hop = pipeline.hop(worker.reads)
+            if isinstance(hop, KafkaHop):
+                server: Any = stack.servers[hop.service]
+                lags[worker.group] = server.lag(names[worker.group], names[hop.topic])
+    return lags
+
+
+def _missing(pipeline: Pipeline, taps: Mapping[str, Tap], plan: Any) -> dict[str, int]:
+    """How many of the events in the source log have not been seen at each hop yet, poison aside.
+
+    A first answer for the wait only; the assertions judge by the saved run. At the sink, where only counts are seen, a
+    doubled event can stand for a missing one: then the quiet is what is waited for, as it is anyway.
+    """
+    from load.events import is_poison
+
+    source: Any = taps[pipeline.source.name]
+    by_producer = source.events_by_producer()
+    poison = 0
+    for producer, sequences in by_producer.items():
+        if producer > 0:
+            poison += int(np.count_nonzero(is_poison(plan, producer, np.array(sequences, dtype=np.int64))))
+    due = sum(len(s) for p, s in by_producer.items() if p > 0) - poison
+    missing = {}
+    for hop in pipeline.hops:
+        if hop.role == "path":
+            missing[hop.name] = max(0, due - taps[hop.name].distinct())
+        elif hop.role == "sink":
+            missing[hop.name] = max(0, due + len(by_producer.get(0, ())) - taps[hop.name].distinct())
+    return missing

@@ -1,0 +1,173 @@
+"""The pytest plugin: `pytest -m chaos` in any project that has installed this package.
+
+    @pytest.mark.chaos
+    def test_a_killed_worker_loses_nothing(gauntlet):
+        run = gauntlet.run(my_pipeline, load=Steady(rate=500, seconds=10), faults=[kill("worker").at(4)])
+        run.check(no_loss(), duplicate_rate("sink", most=0))
+
+A violation fails the test and is never retried. An inconclusive run is repeated once, which the history of the second
+one says, and then fails the test too, with an exception of its own. It is never skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from assertions.base import Assertion
+    from faults.base import Fault
+    from harness.run import Outcome
+    from harness.scenario import Scenario
+    from harness.session import Session
+    from harness.topology import Pipeline
+    from load.profiles import Steady
+
+
+class Violation(AssertionError):
+    """The pipeline is proven wrong."""
+
+
+class Inconclusive(Exception):
+    """The run cannot say, and neither could its repetition."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("gauntlet", "chaos runs of streaming pipelines")
+    group.addoption("--gauntlet-backend", default="auto", metavar="B", help="auto or process (default: auto)")
+    group.addoption("--gauntlet-seed", type=int, default=None, metavar="N", help="seed of the events of every run")
+    group.addoption("--gauntlet-out", default="out", metavar="DIR", help="where run folders go (default: out)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "chaos: a chaos run on real services (select with -m chaos)")
+    # The taps ask for an answer at once on purpose: an empty pull would block for half a minute.
+    config.addinivalue_line("filterwarnings", "ignore:The return_immediately flag is deprecated:DeprecationWarning")
+    if config.getoption("--gauntlet-backend") not in ("auto", "process"):
+        raise pytest.UsageError(f"--gauntlet-backend: {config.getoption('--gauntlet-backend')!r} is not there yet")
+
+
+@pytest.fixture(scope="session")
+def gauntlet_out(pytestconfig: pytest.Config) -> Path:
+    """Where the run folders go; override it to keep them elsewhere."""
+    return Path(str(pytestconfig.getoption("--gauntlet-out")))
+
+
+@pytest.fixture(scope="session")
+def gauntlet_session() -> Iterator[Session]:
+    """The stacks that all runs of this pytest session share."""
+    from harness.session import Session
+
+    with Session() as session:
+        yield session
+
+
+@pytest.fixture
+def gauntlet(gauntlet_session: Session, gauntlet_out: Path, request: pytest.FixtureRequest) -> Iterator[Gauntlet]:
+    """Runs scenarios. A test that runs one and never checks it fails: it would prove nothing."""
+    seed = request.config.getoption("--gauntlet-seed")
+    harness = Gauntlet(gauntlet_session, gauntlet_out, request.node.name, seed)
+    yield harness
+    for run in harness.runs:
+        if not run.checked:
+            pytest.fail(f"the run {run.folder} was never checked: call run.check(...)", pytrace=False)
+
+
+class Gauntlet:
+    """What the fixture gives to a test."""
+
+    def __init__(self, session: Session, out: Path, name: str, seed: int | None) -> None:
+        self._session, self._out, self._name, self._seed = session, out, name, seed
+        self.runs: list[CheckableRun] = []
+
+    def run(
+        self,
+        pipeline: Pipeline,
+        load: Steady | None = None,
+        faults: Sequence[Fault | Sequence[Fault]] = (),
+        *,
+        users: int = 1,
+        seed: int = 7,
+    ) -> CheckableRun:
+        """Runs a pipeline under load and faults, up to what was observed; `check` on the result judges it."""
+        from harness.scenario import Scenario, schedule
+        from load.profiles import Steady
+
+        return self._start(Scenario(self._name, pipeline, load or Steady(), schedule(*faults), users=users, seed=seed))
+
+    def scenario(self, scenario: str | Scenario, pipeline: Pipeline | None = None) -> CheckableRun:
+        """Runs a scenario, by name or value, perhaps on another pipeline; `check()` judges it by its own claims."""
+        from harness import catalog
+
+        chosen = catalog.scenario(scenario) if isinstance(scenario, str) else scenario
+        return self._start(catalog.fitted(chosen, pipeline) if pipeline is not None else chosen)
+
+    def _start(self, scenario: Scenario) -> CheckableRun:
+        chosen = scenario.with_(seed=self._seed) if self._seed is not None else scenario
+        run = CheckableRun(chosen, self._session, self._out)
+        self.runs.append(run)
+        return run
+
+
+class CheckableRun:
+    """A run that was made and waits to be judged."""
+
+    def __init__(self, scenario: Scenario, session: Session, out: Path) -> None:
+        self._scenario, self._session, self._out = scenario, session, out
+        self.checked = False
+        self.outcome: Outcome = session.run(scenario, out)
+
+    @property
+    def folder(self) -> Path:
+        return self.outcome.folder
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """The verdict as it stands: of the claims after `check`, of the guards alone before."""
+        return self.outcome.verdict
+
+    def finding(self, assertion: str, hop: str | None = None) -> dict[str, Any]:
+        """The finding of an assertion (at a hop)."""
+        for found in self.verdict["findings"]:
+            if found["assertion"] == assertion and hop in (None, found["figures"].get("hop")):
+                return dict(found)
+        raise KeyError(assertion)
+
+    def judge(self, *assertions: Assertion) -> dict[str, Any]:
+        """Judges the run by these assertions and the guards, without failing the test; returns the verdict."""
+        from harness.run import judge_again
+
+        self.checked = True
+        self.outcome = judge_again(
+            self.outcome.folder, assertions or self._scenario.assertions, self._scenario.expected
+        )
+        return self.verdict
+
+    def check(self, *assertions: Assertion) -> CheckableRun:
+        """Judges the run (by the scenario's own claims if none are given); raises Violation or Inconclusive."""
+        chosen = assertions or tuple(self._scenario.assertions)
+        if not chosen:
+            raise ValueError("nothing to check: give the assertions that must hold")
+        if self.judge(*chosen)["verdict"] == "inconclusive":
+            first = self.outcome.folder
+            self.outcome = self._session.run(
+                self._scenario, self._out, notes=[f"repeats {first.name}, which was inconclusive"]
+            )
+            self.judge(*chosen)
+        if self.verdict["verdict"] == "violation":
+            raise Violation(_told(self.verdict, "violation"))
+        if self.verdict["verdict"] == "inconclusive":
+            raise Inconclusive(_told(self.verdict, "inconclusive"))
+        return self
+
+
+def _told(verdict: dict[str, Any], word: str) -> str:
+    lines = [f"{word} in {verdict['run']}"]
+    for found in verdict["findings"]:
+        if found["verdict"] != "pass":
+            lines.append(f"  {found['assertion']}: {found['verdict']}: {found['summary']}")
+            lines += [f"    {example}" for example in found["examples"][:3]]
+    return "\n".join([*lines, f"  the report: {verdict['run']}/report.html"])

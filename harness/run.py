@@ -1,0 +1,502 @@
+"""The life of a run: deploy, warm up, load with faults, heal, drain, collect, check, store.
+
+`execute` at the end is the main line; the class above it holds a method a stage, in the order in which they happen.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assertions.base import Assertion
+from assertions.judge import judge
+from harness import draining, versions
+from harness.backends.process import Child, Exit, Processes
+from harness.errors import HarnessFault, NothingArrives, last_lines
+from harness.history import History, Listener
+from harness.injection import Injection, LiveSystem
+from harness.sampling import Sampler
+from harness.scenario import Scenario
+from harness.services.base import SinkResult, Tap, TapResult
+from harness.stack import Stack
+from harness.store import RunFolder, SavedRun
+from harness.supervisor import Supervisor
+from harness.topology import Pipeline
+
+#: How long the first event may take to the last hop.
+WARM_UP_WITHIN_S = 60.0
+#: The load starts this long after it was told to, so that its process is awake at its first due time.
+LEAD_S = 0.2
+#: How long the load may go on after its last event was due, before the run goes on without it.
+LOAD_GRACE_S = 90.0
+BATCH_WITHIN_S = 300.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to: the object of the contract, and where all of it is kept."""
+
+    verdict: dict[str, Any]
+    folder: Path
+
+
+class Run:
+    """One execution of a scenario on a stack. Use `execute`."""
+
+    def __init__(
+        self, scenario: Scenario, stack: Stack, processes: Processes, folder: RunFolder, history: History
+    ) -> None:
+        self.scenario, self.pipeline = scenario, scenario.pipeline
+        self.stack, self.processes, self.folder, self.history = stack, processes, folder, history
+        self.tag = folder.tag
+        self.names = stack.names(self.tag) | {
+            w.group: f"{w.group}-{self.tag}" for w in self.pipeline.workers if w.group
+        }
+        self.supervisor = Supervisor(processes, history)
+        self.taps: dict[str, Tap] = {}
+        self.system = LiveSystem(self.pipeline, stack, self.supervisor, history, self.names)
+        self.sampler = Sampler(stack.proxy_ports, self.taps, history)
+        self.injection = Injection(scenario.faults, self.system, self.pipeline, history)
+        self.load_child: Child | None = None
+        self.load_exit: Exit | None = None
+        self.timing: dict[str, float] = {}
+        self.log_offsets = {name: path.stat().st_size for name, path in stack.logs().items()}
+        self.warmup_t0_ms = int(history.clock.now() * 1000)
+        self.meta = self._meta()
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self.history.add("stage", stage=name)
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timing[name.replace("-", "_")] = round(time.monotonic() - start, 3)
+
+    def _meta(self) -> dict[str, Any]:
+        """What was asked: all that `check` needs beside what was observed."""
+        p, s = self.pipeline, self.scenario
+        return {
+            "format": 1,
+            "run": self.tag,
+            "started": self.folder.started.isoformat(timespec="milliseconds"),
+            "scenario": s.name,
+            "backend": "process",
+            "seed": s.seed,
+            "pipeline": {
+                "name": p.name,
+                "max_quiet_s": p.max_quiet_s,
+                "late_after_s": p.late_after_s,
+                "services": [{"name": x.name, "kind": x.kind, "durable": x.durable} for x in p.services],
+                "workers": [
+                    {"name": instance, "worker": w.name, "reads": w.reads, "writes": list(w.writes)}
+                    for instance, w in p.instances().items()
+                ],
+                "links": [{"name": x.name, "worker": x.worker, "service": x.service} for x in p.links()],
+                "hops": [{"name": h.name, "kind": h.kind, "role": h.role, "service": h.service} for h in p.hops],
+                "cells": [
+                    {"dimension": c.dimension, "key": list(c.key), "windows_s": list(c.windows_s)} for c in p.cells
+                ],
+                "batch": p.batch is not None,
+                "encode": p.encode,
+            },
+            "load": {
+                "profile": s.load.as_dict(),
+                "users": s.users,
+                "t0_ms": None,
+                "warmup_t0_ms": self.warmup_t0_ms,
+                "warmup_events": 0,
+            },
+            "schedule": [f.as_dict() for f in s.faults],
+            "assertions": [{"assertion": a.name, "params": a.params()} for a in s.assertions],
+            "expected": dict(s.expected),
+            "versions": versions.of(self.stack.programs),
+            "notes": list(self.stack.programs.notes),
+        }
+
+    # -- deploy --------------------------------------------------------------------------------------------------
+
+    def deploy(self) -> None:
+        """Makes what the run needs fresh, then starts each tap and worker as soon as all that it uses is there."""
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            made = {pool.submit(self.stack.make, s.name, self.tag): s.name for s in self.pipeline.services}
+            there: set[str] = set()
+            waiting = dict(self.pipeline.instances())
+            for future in concurrent.futures.as_completed(made, timeout=180):
+                future.result()
+                there.add(made[future])
+                for hop in self.pipeline.hops:
+                    if hop.service == made[future]:
+                        tap = self.stack.tap(self.pipeline, hop, self.names, self.tag, self.history.clock.now)
+                        tap.start()
+                        self.taps[hop.name] = tap
+                for instance in [i for i, w in waiting.items() if set(w.uses.values()) <= there]:
+                    self._start_worker(instance, waiting.pop(instance))
+        self._start_load()
+        self.sampler.start()
+
+    def _start_worker(self, instance: str, worker: Any) -> None:
+        env = {
+            variable: self.stack.address(instance, service)
+            for variable, service in worker.uses.items()
+            if f"{instance}->{service}" in self.stack.proxy_ports
+        }
+        env |= self._resolved(worker.env) | {"GAUNTLET_WORKER": instance, "PYTHONUNBUFFERED": "1"}
+        argv = [word.replace("{python}", sys.executable) for word in worker.command]
+        self.supervisor.start(instance, argv, env, self.folder.worker_log(instance), worker.cwd)
+
+    def _resolved(self, env: Mapping[str, str]) -> dict[str, str]:
+        """`{name}` in a value becomes the run's own name of that topic, subscription, table, database or group."""
+        resolved = {}
+        for variable, value in env.items():
+            for name, own in self.names.items():
+                value = value.replace(f"{{{name}}}", own)
+            resolved[variable] = value
+        return resolved
+
+    def _start_load(self) -> None:
+        """Starts the load's process, which connects and then waits for the word to go."""
+        load = self.folder.path / "load"
+        load.mkdir()
+        spec = {
+            "bootstrap": self.stack.address("load", self.pipeline.source.service),
+            "topic": self.names[self.pipeline.source.topic],  # type: ignore[attr-defined]
+            "run": self.tag,
+            "seed": self.scenario.seed,
+            "profile": self.scenario.load.as_dict(),
+            "users": self.scenario.users,
+            "ledger": str(self.folder.ledger),
+            "status": str(load / "status.jsonl"),
+            "go": str(load / "go.json"),
+            "stop": str(load / "stop"),
+            "encode": self.pipeline.encode,
+        }
+        (load / "spec.json").write_text(json.dumps(spec, indent=2))
+
+        def ended(how: Exit) -> None:
+            self.load_exit = how
+
+        self.load_child = self.processes.spawn(
+            [sys.executable, "-m", "load.main", str(load / "spec.json")],
+            self.folder.load_log,
+            {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"},
+            on_exit=ended,
+        )
+
+    # -- warm up -------------------------------------------------------------------------------------------------
+
+    def warm_up(self) -> None:
+        """Sends events of producer 0 until one is seen at the last hop: then every part has connected and works."""
+        from load.events import Plan
+        from load.warmup import send_warmup
+
+        plan = Plan(self.scenario.load, self.scenario.seed, self.scenario.users, self.warmup_t0_ms, self.tag)
+        way = [h.name for h in self.pipeline.hops if h.role != "dead-letter"]
+        bootstrap = self.stack.address("load", self.pipeline.source.service)
+        topic = self.names[self.pipeline.source.topic]  # type: ignore[attr-defined]
+        begin = time.monotonic()
+        sent, next_send = 0, begin
+        while not all(self.taps[hop].warm() for hop in way):
+            self.supervisor.check_started()
+            waited = time.monotonic() - begin
+            if waited > WARM_UP_WITHIN_S:
+                raise NothingArrives(self._cold(way, waited))
+            if time.monotonic() >= next_send:
+                send_warmup(
+                    bootstrap, topic, plan, 10, self.folder.warmup_ledger, lo=sent, encoder=self.pipeline.encode
+                )
+                sent += 10
+                next_send = time.monotonic() + 2.0
+            time.sleep(0.01)
+        self.meta["load"]["warmup_events"] = sent
+        self.history.add(
+            "note", text=f"the first event was seen at the last hop {waited_since(self.history):.2f} s after the start"
+        )
+
+    def _cold(self, way: Sequence[str], waited: float) -> str:
+        missing = next(hop for hop in way if not self.taps[hop].warm())
+        guilty = [i for i, w in self.pipeline.instances().items() if missing in w.writes] or list(
+            self.pipeline.instances()
+        )
+        logs = "\n".join(f"  the log of {i} ends:\n{last_lines(self.folder.worker_log(i))}" for i in guilty)
+        told = f"No event was seen at the hop {missing!r} within {waited:.0f} s of the first one sent."
+        trouble = self.taps[missing].trouble()
+        return f"{told}{f' {trouble}' if trouble else ''}\n{logs}"
+
+    # -- load with faults ----------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Gives the word, injects the schedule, and waits for the load's end and the last fault's healing."""
+        status = self.folder.path / "load" / "status.jsonl"
+        self._wait_for_load(lambda: _last_state(status) is not None, 30, "get ready")
+        t0_ms = int((self.history.clock.now() + LEAD_S) * 1000)
+        self.meta["load"]["t0_ms"] = t0_ms
+        self.folder.write_json("run.json", self.meta)
+        go = self.folder.path / "load" / "go.json"
+        go.with_suffix(".tmp").write_text(json.dumps({"t0_ms": t0_ms}))
+        go.with_suffix(".tmp").rename(go)
+        self.injection.start(t0_ms / 1000)
+        end = time.monotonic() + LEAD_S + self.scenario.load.seconds + LOAD_GRACE_S
+        told = 0
+        while (self.load_exit is None and time.monotonic() < end) or self.injection.under_way():
+            told = self._tell_load(status, told)
+            time.sleep(0.05)
+        if self.load_exit is None:
+            assert self.load_child is not None
+            self.history.add(
+                "error", text=f"the load did not end within {LOAD_GRACE_S:g} s of its last event; it is stopped"
+            )
+            self.processes.stop([self.load_child.pid], 10)
+        self._tell_load(status, told)
+        assert self.load_exit is not None
+        self.history.add("load-end", t=self.load_exit.t, status=self.load_exit.status, signal=self.load_exit.signal)
+
+    def _wait_for_load(self, check: Callable[[], bool], seconds: float, what: str) -> None:
+        end = time.monotonic() + seconds
+        while not check():
+            if self.load_exit is not None or time.monotonic() > end:
+                raise HarnessFault(f"The load did not {what}; its log ends:\n{last_lines(self.folder.load_log)}")
+            time.sleep(0.01)
+
+    def _tell_load(self, status: Path, told: int) -> int:
+        """Copies what the load says of itself into the history; returns how many lines were told so far."""
+        lines = status.read_text().splitlines() if status.exists() else []
+        for line in lines[told:]:
+            with contextlib.suppress(json.JSONDecodeError):
+                said = json.loads(line)
+                if said.get("state") in ("loading", "done"):
+                    fields = {k: said[k] for k in ("sent", "acked", "failed", "ambiguous", "behind_ms") if k in said}
+                    self.history.add("load", t=said.get("t"), **fields)
+        return len(lines)
+
+    # -- heal, drain, collect ------------------------------------------------------------------------------------
+
+    def heal(self) -> None:
+        self.injection.finish()
+        self.stack.toxiproxy.reset()
+
+    def drain(self) -> None:
+        draining.until_drained(
+            self.pipeline, self.stack, self.supervisor, self.taps, self.names, self.history, self._plan()
+        )
+
+    def collect(self) -> None:
+        """Stops the workers, then brings the taps home while the batch truth reads the closed source log."""
+        self.supervisor.stop_all()
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            batch = pool.submit(self._batch)
+            results = {hop: pool.submit(tap.finish) for hop, tap in self.taps.items()}
+            for hop, future in results.items():
+                self._save(hop, future.result())
+            batch.result()
+        self.sampler.finish(self.folder)
+
+    def _save(self, hop: str, result: TapResult) -> None:
+        result.frame.write_parquet(self.folder.hop(hop))
+        if isinstance(result, SinkResult):
+            sightings = result.sightings(self.tag)
+            if sightings is not None:
+                sightings.write_parquet(self.folder.sightings(hop))
+        self.history.add("tap", hop=hop, certified=result.certified, reason=result.reason, figures=result.figures)
+
+    def _batch(self) -> None:
+        batch = self.pipeline.batch
+        if batch is None:
+            return
+        env = {variable: self.stack.servers[service].direct for variable, service in batch.uses.items()}
+        env |= self._resolved(batch.env)
+        env |= {"BATCH_OUTPUT": str(self.folder.batch), "LATE_AFTER_S": str(self.pipeline.late_after_s)}
+        log = self.folder.worker_log("batch")
+        argv = [word.replace("{python}", sys.executable) for word in batch.command]
+        child = self.processes.spawn(argv, log, {**os.environ, **env, "PYTHONUNBUFFERED": "1"}, batch.cwd)
+        end = time.monotonic() + BATCH_WITHIN_S
+        while (how := self.processes.ended(child.pid)) is None and time.monotonic() < end:
+            time.sleep(0.02)
+        if how is None:
+            self.processes.stop_now(child.pid)
+        if how is None or how.status != 0:
+            self.folder.batch.unlink(missing_ok=True)
+            said = "did not end in time" if how is None else f"ended with status {how.status}"
+            self.history.add("error", text=f"the batch truth {said}; its log ends:\n{last_lines(log)}")
+
+    # -- check and store -----------------------------------------------------------------------------------------
+
+    def check(self) -> dict[str, Any]:
+        self.sampler.record_machine(self.folder.path)
+        self.save_logs()
+        run = SavedRun.open_unsealed(self.folder.path)
+        return judge(run)
+
+    def store(self, verdict: dict[str, Any]) -> None:
+        verdict["timing"] = {
+            "deploy": self.timing.get("deploy", 0.0),
+            "warm_up": self.timing.get("warm_up", 0.0),
+            "load": self.timing.get("load", 0.0),
+            "drain": self.timing.get("drain", 0.0),
+            "collect": self.timing.get("collect", 0.0),
+            "check": self.timing.get("check", 0.0),
+        }
+        self.history.close()
+        _write_answers(self.folder, verdict)
+        self.folder.seal()
+
+    def _plan(self) -> Any:
+        from load.events import Plan
+
+        t0_ms = self.meta["load"]["t0_ms"]
+        return Plan(self.scenario.load, self.scenario.seed, self.scenario.users, t0_ms, self.tag)
+
+    def save_logs(self) -> None:
+        """The part of each service's log that belongs to this run (a stack serves many)."""
+        for name, path in self.stack.logs().items():
+            with contextlib.suppress(OSError), open(path, "rb") as log:
+                log.seek(self.log_offsets.get(name, 0))
+                self.folder.worker_log(name).write_bytes(log.read())
+
+    def clean_up(self) -> None:
+        """Whatever way the run ends: nothing of it goes on, and the stack is as it was. Never raises an Exception."""
+        steps: list[Callable[[], object]] = [
+            lambda: self.injection.finish(at_once=True),
+            lambda: self.supervisor.stop_all(grace_s=1.0),
+            self._stop_load,
+            self.sampler.stop,
+            self.stack.toxiproxy.reset,
+            *(tap.abandon for tap in self.taps.values()),
+            lambda: self.stack.remove(self.tag),
+        ]
+        for step in steps:
+            with contextlib.suppress(Exception):  # what fails here must not keep the rest from being cleaned up
+                step()
+
+    def _stop_load(self) -> None:
+        if self.load_child is not None and self.load_exit is None:
+            self.processes.stop([self.load_child.pid], 3)
+
+
+def waited_since(history: History) -> float:
+    return history.clock.now() - history.records[0]["t"]
+
+
+def _last_state(status: Path) -> str | None:
+    with contextlib.suppress(OSError, json.JSONDecodeError, IndexError):
+        return str(json.loads(status.read_text().splitlines()[-1])["state"])
+    return None
+
+
+def execute(
+    scenario: Scenario,
+    stack_for: Callable[[Pipeline, Callable[..., Any]], Stack],
+    processes: Processes,
+    out: Path,
+    listeners: Sequence[Listener] = (),
+    notes: Sequence[str] = (),
+) -> Outcome:
+    """Runs a scenario from deploy to verdict. Raises UsageError, HarnessFault or KeyboardInterrupt.
+
+    Whatever happens, the faults are healed, the workers ended, and the folder holds what there is; without a manifest
+    it is readable as a run that was not finished.
+    """
+    scenario.validate()
+    folder = RunFolder.create(out, scenario.name)
+    history = History(folder.history)
+    for listener in listeners:
+        history.listen(listener)
+    run: Run | None = None
+    try:
+        history.show(_introduction(scenario, folder, history))
+        history.add("stage", stage="deploy")
+        begin = time.monotonic()
+        stack = stack_for(scenario.pipeline, history.add)
+        run = Run(scenario, stack, processes, folder, history)
+        run.meta["notes"] += notes
+        folder.write_json("run.json", run.meta)
+        run.deploy()
+        run.timing["deploy"] = round(time.monotonic() - begin, 3)
+        with run.stage("warm-up"):
+            run.warm_up()
+        with run.stage("load"):
+            run.load()
+        with run.stage("heal"):
+            run.heal()
+        with run.stage("drain"):
+            run.drain()
+        with run.stage("collect"):
+            run.collect()
+        with run.stage("check"):
+            verdict = run.check()
+        with run.stage("store"):
+            run.store(verdict)
+        return Outcome(verdict, folder.path)
+    except KeyboardInterrupt:
+        history.add("error", text="interrupted by the person who ran it")
+        raise
+    except Exception as error:
+        history.add("error", text=str(error))
+        raise
+    finally:
+        if run is not None:
+            run.clean_up()
+            if not folder.manifest.exists():
+                _keep_what_there_is(run, folder)
+        history.close()
+
+
+def _write_answers(folder: RunFolder, verdict: dict[str, Any]) -> None:
+    from harness.report.html import write_html
+    from harness.report.junit import write_junit
+
+    folder.write_json("verdict.json", verdict)
+    write_html(SavedRun.open_unsealed(folder.path), verdict, folder.report)
+    write_junit(verdict, folder.junit)
+
+
+def judge_again(path: Path, assertions: Sequence[Assertion], expected: Mapping[str, str]) -> Outcome:
+    """Judges a finished run by other assertions, and keeps them in it, so that `gauntlet check` answers the same."""
+    saved = SavedRun.load(path)
+    folder = RunFolder(path, saved.tag)
+    folder.manifest.unlink()
+    named = [{"assertion": a.name, "params": a.params()} for a in assertions]
+    folder.write_json("run.json", {**saved.meta, "assertions": named, "expected": dict(expected)})
+    verdict = judge(SavedRun.open_unsealed(path))
+    verdict["timing"] = json.loads(folder.verdict.read_text())["timing"]
+    _write_answers(folder, verdict)
+    folder.seal()
+    return Outcome(verdict, path)
+
+
+def _keep_what_there_is(run: Run, folder: RunFolder) -> None:
+    """For a run that was broken off: logs and samples, and a page that says that it is incomplete."""
+    with contextlib.suppress(Exception):
+        run.save_logs()
+    with contextlib.suppress(Exception):
+        run.sampler.finish(folder)
+    with contextlib.suppress(Exception):
+        from harness.report.html import write_html
+
+        write_html(SavedRun.open_unsealed(folder.path), {}, folder.report)
+
+
+def _introduction(scenario: Scenario, folder: RunFolder, history: History) -> dict[str, Any]:
+    p = scenario.pipeline
+    return {
+        "t": history.clock.now(),
+        "kind": "run",
+        "scenario": scenario.name,
+        "pipeline": p.name,
+        "backend": "process",
+        "seed": scenario.seed,
+        "run": folder.tag,
+        "folder": str(folder.path),
+        "schedule": [f.as_dict() for f in scenario.faults],
+        "hops": [h.name for h in p.hops],
+        "workers": list(p.instances()),
+        "load": scenario.load.as_dict(),
+    }

@@ -1,0 +1,100 @@
+"""Sampling: what flows over the links and arrives at the hops, five times a second, and how the machine is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.history import History
+from harness.linkmeter import LinkMeter
+from harness.services.base import Tap
+from harness.store import LINKS, PROGRESS, RunFolder
+
+EVERY_S = 0.2
+#: Below this the disk counts as full: Kafka's next segment and a run folder would not fit.
+DISK_FULL_BYTES = 256 << 20
+
+
+class Sampler:
+    def __init__(self, proxy_ports: Mapping[str, int], taps: Mapping[str, Tap], history: History) -> None:
+        self._meter = LinkMeter(proxy_ports)
+        self._taps, self._history = taps, history
+        self._links: list[tuple[Any, ...]] = []
+        self._progress: list[tuple[Any, ...]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="sampler", daemon=True)
+        self._oom_before = _oom_kills()
+        self._drift = 0.0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _sample(self) -> None:
+        told = 0.0
+        metering = True
+        while not self._stop.is_set():
+            due = time.monotonic() + EVERY_S
+            now = round(self._history.clock.now(), 4)
+            if metering:
+                try:
+                    for link, f in self._meter.sample().items():
+                        self._links.append((now, link, f.connections, f.opened, f.closed, f.requests, f.responses))
+                except OSError as error:
+                    metering = False
+                    self._history.add("error", text=f"links cannot be measured on this machine: {error}")
+            counts = {hop: tap.count() for hop, tap in list(self._taps.items())}
+            self._progress.extend((now, hop, count) for hop, count in counts.items())
+            drift = self._history.clock.drift_ms()
+            if abs(drift) > abs(self._drift):
+                self._drift = drift
+            if time.monotonic() - told > 0.5:
+                told = time.monotonic()
+                for hop, count in counts.items():
+                    self._history.show({"t": now, "kind": "progress", "hop": hop, "count": count})
+            self._stop.wait(max(0.0, due - time.monotonic()))
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(5)
+
+    def finish(self, folder: RunFolder) -> None:
+        """Stops and writes links.parquet and progress.parquet."""
+        self.stop()
+        pl.DataFrame(self._links, schema=LINKS, orient="row").write_parquet(folder.links)
+        pl.DataFrame(self._progress, schema=PROGRESS, orient="row").write_parquet(folder.progress)
+
+    def record_machine(self, folder: Path) -> None:
+        """Tells the history how steady the clock was, and whether the machine ran out of something."""
+        self._history.add("clock", wall_minus_mono_ms_drift=round(self._drift, 3))
+        free = shutil.disk_usage(folder).free
+        self._history.add(
+            "machine",
+            oom_kills=_oom_kills() - self._oom_before,
+            disk_free_bytes=free,
+            disk_full=free < DISK_FULL_BYTES,
+            load_average=os.getloadavg()[0],
+            cores=os.cpu_count(),
+        )
+
+
+def _oom_kills() -> int:
+    """Processes that the kernel has killed for memory since boot (0 where it does not say)."""
+    total = 0
+    for path, key in (("/proc/vmstat", "oom_kill"), ("/sys/fs/cgroup/memory.events", "oom_kill")):
+        try:
+            with open(path) as file:
+                for line in file:
+                    words = line.split()
+                    if words and words[0] == key:
+                        total = max(total, int(words[1]))
+        except (OSError, ValueError):
+            continue
+    return total

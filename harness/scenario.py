@@ -1,0 +1,82 @@
+"""A scenario: pipeline, load, schedule of faults and assertions, by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from assertions.base import Assertion
+from assertions.registry import GUARDS
+from faults.base import Fault
+from harness.topology import Pipeline, UsageError, unknown
+from load.profiles import Steady
+from load.source_form import load_encoder
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What `gauntlet run NAME` runs. `expected`: assertion -> "violation", for a pipeline that is known to be wrong."""
+
+    name: str
+    pipeline: Pipeline
+    load: Steady = field(default_factory=Steady)
+    faults: Sequence[Fault] = ()
+    assertions: Sequence[Assertion] = ()
+    users: int = 1
+    seed: int = 7
+    expected: Mapping[str, str] = field(default_factory=dict)
+    about: str = ""
+
+    def with_(self, **changes: Any) -> Scenario:
+        return dataclasses.replace(self, **changes)
+
+    def validate(self) -> Scenario:
+        """Raises UsageError at the first thing that cannot work, before anything is started."""
+        self.pipeline.validate()
+        self.load.check_users(self.users)
+        for fault in self.faults:
+            fault.check(self.pipeline)
+        named = {a.name for a in self.assertions} | {g.name for g in GUARDS}
+        for name, verdict in self.expected.items():
+            if name not in named:
+                raise unknown("assertion of this scenario", name, named)
+            if verdict != "violation":
+                raise UsageError(f"Only a violation can be expected of {name}, not {verdict!r}.")
+        for assertion in self.assertions:
+            hop = assertion.params().get("hop")
+            if hop is not None:
+                self.pipeline.hop(hop)
+        if self.pipeline.encode is not None:
+            load_encoder(self.pipeline.encode, self.load.share_poison)
+        self._parity_is_possible()
+        return self
+
+    def _parity_is_possible(self) -> None:
+        """A bound on parity that this profile cannot reach would make every run a violation."""
+        from load.events import expected_parity
+
+        for assertion in self.assertions:
+            if assertion.name != "batch_parity":
+                continue
+            if self.pipeline.sink is None or self.pipeline.batch is None:
+                raise UsageError(f"{self.name}: batch_parity needs a pipeline with a sink and a batch truth.")
+            least = assertion.params()["least"]
+            likely = expected_parity(
+                self.load, self.seed, self.pipeline.cells, self.pipeline.late_after_s, users=self.users
+            )
+            if likely < least:
+                raise UsageError(
+                    f"{self.name}: batch_parity of at least {least:.1%} cannot be reached: with "
+                    f"{self.load.share_late:.2%} late events this load makes {likely:.1%} of the cells exact. "
+                    "Lower the bound or the share."
+                )
+
+
+def schedule(*faults: Fault | Sequence[Fault]) -> list[Fault]:
+    """One flat schedule, in the order of time, out of faults and repeated faults."""
+    flat: list[Fault] = []
+    for fault in faults:
+        flat.extend([fault] if isinstance(fault, Fault) else fault)
+    return sorted(flat, key=lambda f: f.start)

@@ -1,0 +1,352 @@
+"""What every running service offers to a stack, and what every tap offers to a run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+
+from harness.backends.process import Exit
+from harness.errors import StartFailed, last_lines
+from harness.topology import CONTENT_FIELDS, Cells, Content, CountedCell, EventId, Link, Sighting
+
+#: Called when a service's process ends: (service name, how).
+ServiceExit = Callable[[str, Exit], None]
+
+
+class Server(Protocol):
+    """A running service. Addresses are "host:port"; `direct` is the harness's own way in, past every proxy."""
+
+    name: str
+    direct: str
+
+    def start(self) -> None: ...
+    def wait_until_ready(self) -> None: ...
+    def upstream(self, link: Link) -> str: ...
+    def names(self, run: str) -> dict[str, str]: ...
+    def make(self, names: Mapping[str, str]) -> None: ...
+    def remove(self, names: Mapping[str, str]) -> None: ...
+    def log(self) -> Path: ...
+
+
+class Tap(Protocol):
+    """The reader that collects a hop while the run goes on."""
+
+    hop: str
+
+    def start(self) -> None: ...
+
+    def count(self) -> int:
+        """Messages of load (not of the warm-up) that were seen so far."""
+        ...
+
+    def warm(self) -> bool:
+        """Whether a warm-up event was seen."""
+        ...
+
+    def distinct(self) -> int:
+        """Distinct events of load seen so far."""
+        ...
+
+    def trouble(self) -> str:
+        """Why no warm-up event may have been seen, as far as the tap can tell; "" if it cannot."""
+        ...
+
+    def last_moved(self) -> float:
+        """When the last message was seen, in seconds of the monotonic clock."""
+        ...
+
+    def finish(self) -> TapResult:
+        """Reads to the end and stops. Call it once, when the workers were stopped."""
+        ...
+
+    def abandon(self) -> None:
+        """Stops without a result; after `finish` it does nothing."""
+        ...
+
+
+class TapResult:
+    """What a tap brought home: the frame to save, and whether it can swear that it is all."""
+
+    def __init__(self, frame: pl.DataFrame, certified: bool, reason: str, **figures: Any) -> None:
+        self.frame, self.certified, self.reason, self.figures = frame, certified, reason, figures
+
+
+def wait_until(check: Callable[[], bool], timeout_s: float, what: str, log: Path, pause_s: float = 0.01) -> None:
+    """Polls `check` (False or an exception: not yet) until it is true. Raises StartFailed with the log's last lines."""
+    deadline = time.monotonic() + timeout_s
+    reason: object = "it did not answer"
+    while time.monotonic() < deadline:
+        try:
+            if check():
+                return
+        except StartFailed:
+            raise
+        except Exception as error:
+            reason = error
+        time.sleep(pause_s)
+    raise StartFailed(f"{what} was not ready within {timeout_s:g} s: {reason}\n  its log ends:\n{last_lines(log)}")
+
+
+class MessageLog:
+    """Messages as a tap sees them, kept by column; shared by the taps of Kafka and Pub/Sub.
+
+    One row a message: the columns of docs/run-folder.md. The id is parsed when the message is seen, so that progress
+    is known while the run goes on.
+    """
+
+    def __init__(self, run: str, event_id: EventId, content: Content | None) -> None:
+        self._run, self._event_id, self._content = run, event_id, content
+        self._keys: list[tuple[Any, ...]] = []
+        self._created: list[int] = []
+        self._seen: list[float] = []
+        self._producer: list[int] = []
+        self._sequence: list[int] = []
+        self._raw: list[bytes | None] = []
+        self._fields: list[Mapping[str, Any] | None] = []
+        self._events: set[tuple[int, int]] = set()
+        self._warm: set[int] = set()
+        self._load = 0
+        self._error = ""
+        self._moved = time.monotonic()
+        self._lock = threading.Lock()
+
+    def add(
+        self, key: tuple[Any, ...], value: bytes, attributes: Mapping[str, str], created_ms: int, seen_ms: float
+    ) -> None:
+        from load.events import parse_event_id
+
+        try:
+            text = self._event_id(value, attributes)
+            parsed = parse_event_id(text) if text else None
+        except Exception as error:
+            parsed = None  # a declaration that raises on garbage still must not stop the tap
+            self._error = repr(error)
+        producer, sequence = (parsed[1], parsed[2]) if parsed and parsed[0] == self._run else (-1, -1)
+        fields: Mapping[str, Any] | None = None
+        if self._content is not None:
+            try:
+                fields = self._content(value, attributes)
+            except Exception:
+                fields = None
+        with self._lock:
+            self._keys.append(key)
+            self._created.append(created_ms)
+            self._seen.append(seen_ms)
+            self._producer.append(producer)
+            self._sequence.append(sequence)
+            self._raw.append(None if producer >= 0 else value[:200])
+            if self._content is not None:
+                self._fields.append(fields)
+            if producer == 0:
+                self._warm.add(sequence)
+            else:
+                self._load += 1
+                self._events.add((producer, sequence))
+            self._moved = time.monotonic()
+
+    def count(self) -> int:
+        return self._load
+
+    def warm(self) -> bool:
+        return bool(self._warm)
+
+    def distinct(self) -> int:
+        return len(self._events)
+
+    def last_moved(self) -> float:
+        return self._moved
+
+    def trouble(self) -> str:
+        with self._lock:
+            unread = [raw for raw in self._raw if raw is not None]
+        if not unread:
+            return ""
+        return (
+            f"{len(unread)} messages came, of which `event_id` shows no id of this run, such as {unread[0]!r}"
+            f"{f' ({self._error})' if self._error else ''}."
+        )
+
+    def events_by_producer(self) -> dict[int, list[int]]:
+        """Sequences of the distinct events seen so far (-1: ids that could not be read)."""
+        with self._lock:
+            found: dict[int, list[int]] = {0: list(self._warm)}
+            for producer, sequence in self._events:
+                found.setdefault(producer, []).append(sequence)
+        return found
+
+    def frame(self, key_schema: Mapping[str, Any]) -> pl.DataFrame:
+        """All rows; `key_schema` names and types the message's own key columns."""
+        with self._lock:
+            columns: dict[str, pl.Series] = {
+                name: pl.Series(name, [k[i] for k in self._keys], dtype=dtype)
+                for i, (name, dtype) in enumerate(key_schema.items())
+            }
+            columns["created_ms"] = pl.Series("created_ms", self._created, dtype=pl.Int64)
+            columns["seen_ms"] = pl.Series("seen_ms", self._seen, dtype=pl.Float64)
+            columns["producer"] = pl.Series("producer", self._producer, dtype=pl.Int32)
+            columns["sequence"] = pl.Series("sequence", self._sequence, dtype=pl.Int64)
+            columns["raw"] = pl.Series("raw", self._raw, dtype=pl.Binary)
+            if self._content is not None:
+                for name, kind in CONTENT_FIELDS.items():
+                    columns[name] = _content_column(name, kind, self._fields)
+                columns["content_read"] = pl.Series(
+                    "content_read", [f is not None for f in self._fields], dtype=pl.Boolean
+                )
+        return pl.DataFrame(columns)
+
+
+def _content_column(name: str, kind: type, fields: list[Mapping[str, Any] | None]) -> pl.Series:
+    """A content field by column. A value of the wrong type is shown as missing, which `content` then finds."""
+    values = []
+    for f in fields:
+        value = f.get(name) if f is not None else None
+        ok = isinstance(value, kind) and not isinstance(value, bool)
+        if ok and kind is int and not -(2**63) <= value < 2**63:  # type: ignore[operator]
+            ok = False
+        values.append(value if ok else None)
+    return pl.Series(name, values, dtype=pl.Int64 if kind is int else pl.String)
+
+
+# ------------------------------------------------------------------------------------------------- taps of sinks
+
+
+class SinkReading:
+    """A sink read once: its cells as counted, and, where it shows single events, when each became visible."""
+
+    def __init__(self, cells: Sequence[CountedCell], sightings: Sequence[Sighting] | None) -> None:
+        self.cells, self.sightings = cells, sightings
+
+
+class SinkTap:
+    """Polls a sink of counts. Reading all of it costs more the more it holds, so it rests five times as long."""
+
+    def __init__(
+        self, hop: str, read: Callable[[], SinkReading], cells: Sequence[Cells], now: Callable[[], float]
+    ) -> None:
+        self.hop = hop
+        self._read, self._now = read, now
+        first = cells[0]
+        self._first = (first.dimension, first.windows_s[0])
+        self._counted = 0
+        self._moved = time.monotonic()
+        self._error: str | None = None
+        self._hurry = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name=f"tap-{hop}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def hurry(self) -> None:
+        """From now on rest only as long as a reading takes: somebody waits for the result."""
+        self._hurry.set()
+
+    def _poll(self) -> None:
+        while not self._stop.is_set():
+            start = time.monotonic()
+            try:
+                cells = self._read().cells
+                counted = self._total(cells)
+                self._error = self._strange(cells) if not counted else None
+                if counted != self._counted:
+                    self._counted, self._moved = counted, time.monotonic()
+            except Exception as error:  # the final reading decides; until then it is only progress
+                self._error = f"It cannot be read: {error!r}."
+            took = time.monotonic() - start
+            if self._counted == 0:
+                self._stop.wait(0.05)
+            elif self._hurry.is_set():
+                self._stop.wait(max(0.2, took))
+            else:
+                self._stop.wait(max(1.0, 8 * took))
+
+    def _total(self, cells: Iterable[CountedCell]) -> int:
+        return sum(c.count for c in cells if (c.dimension, c.window_s) == self._first)
+
+    def _strange(self, cells: Sequence[CountedCell]) -> str | None:
+        found = {(c.dimension, c.window_s) for c in cells}
+        if not found:
+            return None
+        return f"Its rows show cells of {sorted(found)}, and none of the first that is declared, {self._first}."
+
+    def trouble(self) -> str:
+        return self._error or ""
+
+    def count(self) -> int:
+        """Events counted in the first dimension and window, those of the warm-up included."""
+        return self._counted
+
+    distinct = count
+
+    def warm(self) -> bool:
+        return self._counted > 0
+
+    def last_moved(self) -> float:
+        return self._moved
+
+    def finish(self) -> SinkResult:
+        """Reads once more, after the workers were stopped. Two readings that differ are no census."""
+        self._stop.set()
+        self._thread.join(90)
+        reason = ""
+        reading = SinkReading([], None)
+        frame = self._summed(reading)
+        try:
+            reading = self._read()
+            frame = self._summed(reading)
+            if not frame.equals(self._summed(self._read())):
+                reason = "two readings one after the other differ, though every worker was stopped"
+        except Exception as error:
+            reason = f"the sink could not be read: {error!r}"
+        return SinkResult(frame, reading.sightings, not reason, reason or "two whole readings agree", cells=len(frame))
+
+    def abandon(self) -> None:
+        self._stop.set()
+
+    @staticmethod
+    def _summed(reading: SinkReading) -> pl.DataFrame:
+        rows = [(c.dimension, "|".join(c.key), c.window_s, c.window_start_ms, c.count, c.weight) for c in reading.cells]
+        schema = {
+            "dimension": pl.String,
+            "key": pl.String,
+            "window_s": pl.Int32,
+            "window_start_ms": pl.Int64,
+            "count": pl.Int64,
+            "weight": pl.Int64,
+        }
+        keys = ["dimension", "key", "window_s", "window_start_ms"]
+        frame = pl.DataFrame(rows, schema=schema, orient="row")
+        return frame.group_by(keys).agg(pl.col("count").sum(), pl.col("weight").sum()).sort(keys)
+
+
+class SinkResult(TapResult):
+    def __init__(
+        self, frame: pl.DataFrame, sightings: Sequence[Sighting] | None, certified: bool, reason: str, **figures: Any
+    ) -> None:
+        super().__init__(frame, certified, reason, **figures)
+        self._sightings = sightings
+
+    def sightings(self, run: str) -> pl.DataFrame | None:
+        """When each event of this run became visible first; None where the sink does not show single events."""
+        from load.events import parse_event_id
+
+        if self._sightings is None:
+            return None
+        first: dict[tuple[int, int], float] = {}
+        for sighting in self._sightings:
+            parsed = parse_event_id(sighting.event_id)
+            if parsed and parsed[0] == run:
+                key = (parsed[1], parsed[2])
+                first[key] = min(sighting.seen_ms, first.get(key, sighting.seen_ms))
+        return pl.DataFrame(
+            {
+                "producer": pl.Series([k[0] for k in first], dtype=pl.Int32),
+                "sequence": pl.Series([k[1] for k in first], dtype=pl.Int64),
+                "seen_ms": pl.Series(list(first.values()), dtype=pl.Float64),
+            }
+        )

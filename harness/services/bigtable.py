@@ -1,0 +1,153 @@
+"""Bigtable: Google's emulator. All of it in memory, so it is never killed (a pause or a partition is legitimate)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import grpc
+
+from harness.backends.process import Child, Ports, Processes
+from harness.errors import StartFailed, last_lines
+from harness.provision import Program
+from harness.services.base import ServiceExit, SinkReading, SinkTap, wait_until
+from harness.services.pubsub import probe
+from harness.topology import Bigtable, BigtableHop, Cells, CountedCell, Link, Row, Sighting
+
+__all__ = ["BigtableServer", "bigtable_tap", "probe", "read_rows"]
+
+INSTANCE = "projects/gauntlet/instances/gauntlet"
+
+
+class BigtableServer:
+    def __init__(
+        self,
+        service: Bigtable,
+        program: Program,
+        processes: Processes,
+        folder: Path,
+        ports: Ports,
+        on_exit: ServiceExit,
+    ) -> None:
+        self.name, self.service = service.name, service
+        self._program, self._processes, self._on_exit = program, processes, on_exit
+        self._log = folder / "logs" / f"{service.name}.log"
+        self._port = ports.take()
+        self.direct = f"127.0.0.1:{self._port}"
+        self.child: Child | None = None
+        self.channel = grpc.insecure_channel(
+            self.direct,
+            options=[
+                ("grpc.max_receive_message_length", -1),
+                ("grpc.initial_reconnect_backoff_ms", 20),
+                ("grpc.min_reconnect_backoff_ms", 20),
+                ("grpc.max_reconnect_backoff_ms", 200),
+            ],
+        )
+
+    def start(self) -> None:
+        self.child = self._processes.spawn(
+            self._program.start_args("127.0.0.1", self._port), self.log(), on_exit=lambda e: self._on_exit(self.name, e)
+        )
+
+    def wait_until_ready(self, timeout_s: float = 30.0) -> None:
+        wait_until(self._answers, timeout_s, self.name, self.log(), 0.02)
+
+    def _answers(self) -> bool:
+        assert self.child is not None
+        if self._processes.ended(self.child.pid):
+            raise StartFailed(f"{self.name} died at its start; its log ends:\n{last_lines(self.log())}")
+        return probe(self.direct, 1.0) >= 0
+
+    def log(self) -> Path:
+        return self._log
+
+    def upstream(self, link: Link) -> str:
+        return self.direct
+
+    def names(self, run: str) -> dict[str, str]:
+        return {table: f"{INSTANCE}/tables/{table}-{run}" for table in self.service.tables}
+
+    def make(self, names: Mapping[str, str]) -> None:
+        from google.cloud.bigtable_admin_v2.types import bigtable_table_admin, table
+
+        for short, families in self.service.tables.items():
+            column_families = {f: table.ColumnFamily() for f in families}
+            request = bigtable_table_admin.CreateTableRequest(
+                parent=INSTANCE,
+                table_id=names[short].rsplit("/", 1)[1],
+                table=table.Table(column_families=column_families),
+            )
+            self._admin("CreateTable", bigtable_table_admin.CreateTableRequest.serialize(request))
+
+    def remove(self, names: Mapping[str, str]) -> None:
+        from google.cloud.bigtable_admin_v2.types import bigtable_table_admin
+
+        for name in names.values():
+            request = bigtable_table_admin.DeleteTableRequest(name=name)
+            try:
+                self._admin("DeleteTable", bigtable_table_admin.DeleteTableRequest.serialize(request))
+            except grpc.RpcError:
+                pass  # best effort: the emulator forgets everything with its process
+
+    def _admin(self, method: str, request: bytes) -> None:
+        path = f"/google.bigtable.admin.v2.BigtableTableAdmin/{method}"
+        self.channel.unary_unary(path)(request, timeout=20, wait_for_ready=True)
+
+
+def read_rows(channel: grpc.Channel, table: str, timeout_s: float = 60.0) -> Iterator[Row]:
+    """Every row of a table with all its versions. Raises grpc.RpcError.
+
+    Puts the chunks of ReadRows together as its protocol says (bigtable.proto, ReadRowsResponse.CellChunk): a field
+    that is left out repeats the one before, a `value_size` announces that the value goes on in the next chunk.
+    """
+    from google.cloud.bigtable_v2.types import bigtable
+
+    request = bigtable.ReadRowsRequest.pb()(table_name=table)
+    call = channel.unary_stream(
+        "/google.bigtable.v2.Bigtable/ReadRows",
+        request_serializer=lambda r: r.SerializeToString(),
+        response_deserializer=bigtable.ReadRowsResponse.pb().FromString,
+    )
+    key, family, qualifier, timestamp, value = b"", "", b"", 0, b""
+    cells: dict[tuple[str, bytes], list[tuple[int, bytes]]] = {}
+    going_on = False
+    for response in call(request, timeout=timeout_s):
+        for chunk in response.chunks:
+            if chunk.reset_row:
+                key, family, qualifier, value, cells, going_on = b"", "", b"", b"", {}, False
+                continue
+            if chunk.row_key:
+                key = chunk.row_key
+            if chunk.HasField("family_name"):
+                family = chunk.family_name.value
+            if chunk.HasField("qualifier"):
+                qualifier = chunk.qualifier.value
+            if not going_on:
+                timestamp, value = chunk.timestamp_micros, b""
+            value += chunk.value
+            going_on = chunk.value_size > 0
+            if not going_on:
+                cells.setdefault((family, qualifier), []).append((timestamp, value))
+            if chunk.commit_row:
+                yield Row(key, cells)
+                key, family, qualifier, value, cells = b"", "", b"", b"", {}
+
+
+def bigtable_tap(
+    hop: BigtableHop, server: BigtableServer, table: str, cells: Sequence[Cells], now: Callable[[], float]
+) -> SinkTap:
+    """The tap of a table of counts: read as a whole, now and then while the run goes on, and once at its end."""
+    assert hop.cells is not None
+    to_cells, to_sightings = hop.cells, hop.sightings
+
+    def read() -> SinkReading:
+        counted: list[CountedCell] = []
+        sightings: list[Sighting] = []
+        for row in read_rows(server.channel, table):
+            counted.extend(to_cells(row))
+            if to_sightings is not None:
+                sightings.extend(to_sightings(row))
+        return SinkReading(counted, sightings if to_sightings is not None else None)
+
+    return SinkTap(hop.name, read, cells, now)

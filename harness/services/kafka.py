@@ -1,0 +1,293 @@
+"""Kafka: KRaft, one broker, one listener a link.
+
+Each link has a listener of its own whose advertised address is that link's proxy, so that no client can ever learn a
+way around its proxy (the trap of testcontainers-java #2073: the bootstrap goes through the proxy, and everything after
+it to the advertised address). Two more listeners, one for the controller and one for the harness, are not proxied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+
+from harness.backends.process import Child, Ports, Processes
+from harness.errors import HarnessFault, StartFailed, last_lines
+from harness.provision import KafkaProgram
+from harness.services.base import MessageLog, ServiceExit, TapResult, wait_until
+from harness.topology import Kafka, KafkaHop, Link
+
+#: How the harness's own clients behave: quick to come back after a broker restart, silent while it is away.
+CLIENT: dict[str, str | int | float] = {
+    "reconnect.backoff.ms": 20,
+    "reconnect.backoff.max.ms": 200,
+    "metadata.recovery.strategy": "none",
+    "socket.connection.setup.timeout.ms": 2000,
+    "log_level": 0,
+}
+
+
+class KafkaServer:
+    """One broker on 127.0.0.1. `links` get a listener each; `proxy_ports` says where their proxies listen."""
+
+    def __init__(
+        self,
+        service: Kafka,
+        program: KafkaProgram,
+        processes: Processes,
+        folder: Path,
+        ports: Ports,
+        links: Sequence[Link],
+        proxy_ports: Mapping[str, int],
+        on_exit: ServiceExit,
+    ) -> None:
+        self.name, self.service = service.name, service
+        self._program, self._processes, self._on_exit = program, processes, on_exit
+        self._folder, self._log = folder / service.name, folder / "logs" / f"{service.name}.log"
+        self._controller, self._direct_port = ports.take(), ports.take()
+        self._listeners = {link.name: (ports.take(), proxy_ports[link.name]) for link in links}
+        self.direct = f"127.0.0.1:{self._direct_port}"
+        self.child: Child | None = None
+        self._admin: AdminClient | None = None
+        self._askers: dict[str, Consumer] = {}
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        if not self._folder.exists():
+            self._folder.mkdir(parents=True)
+            shutil.copytree(self._program.template, self._folder / "data")
+        properties = self._folder / "server.properties"
+        properties.write_text(self.properties())
+        argv = [self._program.java, *self._program.jvm_flags, "-cp", self._program.classpath, "kafka.Kafka", properties]
+        self.child = self._processes.spawn(
+            [str(a) for a in argv], self.log(), cwd=self._folder, on_exit=lambda e: self._on_exit(self.name, e)
+        )
+
+    def properties(self) -> str:
+        """server.properties. Short session time-outs and a small offsets topic: a broker back in 2-4 s, not 13."""
+        slots = {f"L{i}": where for i, where in enumerate(self._listeners.values())}
+        listeners = [f"CONTROLLER://127.0.0.1:{self._controller}", f"DIRECT://{self.direct}"]
+        listeners += [f"{slot}://127.0.0.1:{own}" for slot, (own, _) in slots.items()]
+        advertised = [f"DIRECT://{self.direct}"] + [f"{slot}://127.0.0.1:{proxy}" for slot, (_, proxy) in slots.items()]
+        protocols = [f"{name}:PLAINTEXT" for name in ("CONTROLLER", "DIRECT", *slots)]
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{self._controller}",
+            "controller.listener.names": "CONTROLLER",
+            "inter.broker.listener.name": "DIRECT",
+            "listeners": ",".join(listeners),
+            "advertised.listeners": ",".join(advertised),
+            "listener.security.protocol.map": ",".join(protocols),
+            "log.dirs": str(self._folder / "data"),
+            "auto.create.topics.enable": "false",
+            "broker.session.timeout.ms": "2000",
+            "broker.heartbeat.interval.ms": "300",
+            "group.initial.rebalance.delay.ms": "0",
+            "group.min.session.timeout.ms": "1000",
+            "offsets.topic.num.partitions": "4",
+            "offsets.topic.replication.factor": "1",
+            "transaction.state.log.num.partitions": "4",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            "num.network.threads": "2",
+            "num.io.threads": "4",
+            "log.cleaner.enable": "false",
+            "delete.topic.enable": "true",
+        }
+        return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+    def wait_until_ready(self, timeout_s: float = 60.0) -> None:
+        self._admin = self._admin or AdminClient({"bootstrap.servers": self.direct, **CLIENT})
+        wait_until(self._answers, timeout_s, self.name, self.log(), 0.02)
+
+    def _answers(self) -> bool:
+        assert self.child is not None
+        assert self._admin is not None
+        if self._processes.ended(self.child.pid):
+            raise StartFailed(f"{self.name} died at its start; its log ends:\n{last_lines(self.log())}")
+        return len(self._admin.list_topics(timeout=1).brokers) == 1
+
+    def log(self) -> Path:
+        return self._log
+
+    def upstream(self, link: Link) -> str:
+        return f"127.0.0.1:{self._listeners[link.name][0]}"
+
+    # -- what a run makes fresh --------------------------------------------------------------------------------
+
+    def names(self, run: str) -> dict[str, str]:
+        return {topic: f"{topic}-{run}" for topic in self.service.topics}
+
+    def make(self, names: Mapping[str, str]) -> None:
+        assert self._admin is not None
+        wanted = [NewTopic(names[topic], partitions, 1) for topic, partitions in self.service.topics.items()]
+        for topic, future in self._admin.create_topics(wanted, operation_timeout=30).items():
+            try:
+                future.result(40)
+            except KafkaException as error:
+                raise StartFailed(f"{self.name}: the topic {topic} could not be made: {error}") from error
+
+    def remove(self, names: Mapping[str, str]) -> None:
+        for group in list(self._askers):
+            self._askers.pop(group).close()
+        if self._admin is not None and names:
+            for future in self._admin.delete_topics(list(names.values()), operation_timeout=10).values():
+                with contextlib.suppress(KafkaException, TimeoutError):
+                    future.result(15)
+
+    def lag(self, group: str, topic: str) -> int | None:
+        """Records of `topic` that `group` has not committed yet; None where the broker does not say (it is away)."""
+        # By a consumer that never joins: the admin client's list_consumer_group_offsets (confluent-kafka 2.16) crashes
+        # the process on some error answers, which is what a broker gives just after its restart.
+        consumer = self._askers.get(group)
+        if consumer is None:
+            consumer = self._askers[group] = Consumer({"bootstrap.servers": self.direct, "group.id": group, **CLIENT})
+        try:
+            ends = self.ends(topic)
+            asked = consumer.committed([TopicPartition(topic, p) for p in ends], timeout=5)
+        except (KafkaException, TimeoutError):
+            return None
+        if any(p.error is not None for p in asked):
+            return None
+        return sum(ends[p.partition] - max(0, p.offset) for p in asked)
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """The end offset of each partition, by the admin client: asking a consumer that another thread reads hangs."""
+        assert self._admin is not None
+        partitions = {TopicPartition(topic, p): OffsetSpec.latest() for p in range(self._partitions(topic))}
+        found = self._admin.list_offsets(partitions, request_timeout=10)
+        return {p.partition: future.result(15).offset for p, future in found.items()}
+
+    def _partitions(self, name: str) -> int:
+        # The run's own name ends in its tag. Not by prefix: of "orders" and "orders-raw" one begins with the other.
+        topics = self.service.topics
+        return topics[name] if name in topics else topics[name.rpartition("-")[0]]
+
+
+class KafkaTap:
+    """Reads a topic from its beginning, past every proxy, and certifies it by contiguous offsets up to the end."""
+
+    def __init__(self, hop: KafkaHop, server: KafkaServer, topic: str, run: str, now_ms: Callable[[], float]) -> None:
+        assert hop.event_id is not None
+        self.hop = hop.name
+        self._server, self._topic, self._now_ms = server, topic, now_ms
+        self._partitions = server.service.topics[hop.topic]
+        self._messages = MessageLog(run, hop.event_id, hop.content)
+        self._next = [0] * self._partitions
+        self._gaps: list[str] = []
+        self._stop = threading.Event()
+        self._error: str | None = None
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": server.direct,
+                "group.id": f"gauntlet-tap-{run}",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                "fetch.message.max.bytes": 8 << 20,
+                "fetch.wait.max.ms": 100,
+                "queued.max.messages.kbytes": 262144,
+                **CLIENT,
+            }
+        )
+        self._thread = threading.Thread(target=self._read, name=f"tap-{hop.name}", daemon=True)
+        self.count, self.warm = self._messages.count, self._messages.warm
+        self.distinct, self.last_moved = self._messages.distinct, self._messages.last_moved
+        self.trouble = self._messages.trouble
+        self.events_by_producer = self._messages.events_by_producer
+
+    def abandon(self) -> None:
+        if not self._stop.is_set():
+            self._stop.set()
+            self._thread.join(5)
+            self._consumer.close()
+
+    def start(self) -> None:
+        self._consumer.assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in range(self._partitions)])
+        self._thread.start()
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._take(self._consumer.consume(1000, 0.1))
+            except Exception as error:  # the tap must say that it broke, not vanish
+                self._error = repr(error)
+                return
+
+    def _take(self, records: Sequence[Any]) -> None:
+        seen = self._now_ms()
+        for record in records:
+            if record.error() is not None:
+                if record.error().code() in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET):
+                    self._gaps.append(f"partition {record.partition()}: {record.error().str()}")
+                continue
+            partition, offset = record.partition(), record.offset()
+            if offset < self._next[partition]:
+                continue  # the tap's own refetch after a broker restart: the same record, not a duplicate
+            if offset != self._next[partition]:
+                self._gaps.append(f"partition {partition}: offsets {self._next[partition]} to {offset - 1} are missing")
+            self._next[partition] = offset + 1
+            headers = {k: v.decode("utf-8", "replace") for k, v in (record.headers() or []) if isinstance(v, bytes)}
+            self._messages.add((partition, offset), record.value() or b"", headers, record.timestamp()[1], seen)
+
+    def finish(self, timeout_s: float = 30.0) -> TapResult:
+        """Reads on to the end offsets as they are now."""
+        ends: dict[int, int] = {}
+        reason = ""
+        deadline = time.monotonic() + timeout_s
+        try:
+            ends = self._server.ends(self._topic)
+            while any(self._next[p] < end for p, end in ends.items()) and self._error is None:
+                if time.monotonic() > deadline:
+                    reason = f"it did not reach the end of the topic within {timeout_s:g} s"
+                    break
+                time.sleep(0.01)
+        except (KafkaException, TimeoutError) as error:
+            reason = f"the end of the topic could not be read: {error}"
+        self._stop.set()
+        self._thread.join(10)
+        self._consumer.close()
+        if self._error is not None:
+            reason = f"the tap broke: {self._error}"
+        elif self._gaps:
+            reason = "; ".join(self._gaps[:5])
+        frame = self._messages.frame({"partition": pl.Int32, "offset": pl.Int64})
+        if not reason and len(frame) != sum(ends.values()):
+            reason = f"{len(frame)} records were kept of {sum(ends.values())}"
+        return TapResult(frame, not reason, reason or "offsets are contiguous up to the end", ends=list(ends.values()))
+
+
+def probe(address: str, timeout_s: float = 5.0) -> float:
+    """Seconds that a broker takes to answer an ApiVersions request on a fresh connection to `address`."""
+    import socket
+    import struct
+
+    host, port = address.split(":")
+    body = struct.pack("!hhih", 18, 0, 1, 8) + b"gauntlet"
+    start = time.monotonic()
+    try:
+        with socket.create_connection((host, int(port)), timeout=timeout_s) as connection:
+            connection.settimeout(timeout_s)
+            connection.sendall(struct.pack("!i", len(body)) + body)
+            if not connection.recv(4):
+                raise HarnessFault(f"{address} closed the connection")
+    except OSError as error:
+        raise HarnessFault(f"{address} did not answer: {error}") from error
+    return time.monotonic() - start

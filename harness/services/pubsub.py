@@ -1,0 +1,254 @@
+"""Pub/Sub: Google's emulator, or Google's `pstest` where the emulator is not to be had. All of it in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.backends.process import Child, Ports, Processes
+from harness.errors import StartFailed, last_lines
+from harness.provision import Program
+from harness.services.base import MessageLog, ServiceExit, TapResult, wait_until
+from harness.topology import Link, PubSub, PubSubHop
+
+PROJECT = "gauntlet"
+#: Attribute of the message that ends a tap; sent only after the workers were stopped, so no pipeline ever sees it.
+SENTINEL = "gauntlet-sentinel"
+#: How long a lease that the tap lost track of may hold a message back: the least deadline that Pub/Sub allows.
+TAP_DEADLINE_S = 10
+
+
+class PubSubServer:
+    def __init__(
+        self, service: PubSub, program: Program, processes: Processes, folder: Path, ports: Ports, on_exit: ServiceExit
+    ) -> None:
+        self.name, self.service = service.name, service
+        self._program, self._processes, self._on_exit = program, processes, on_exit
+        self._log = folder / "logs" / f"{service.name}.log"
+        self._port = ports.take()
+        self.direct = f"127.0.0.1:{self._port}"
+        self.child: Child | None = None
+        self._clients: tuple[Any, Any] | None = None
+
+    def start(self) -> None:
+        self.child = self._processes.spawn(
+            self._program.start_args("127.0.0.1", self._port), self.log(), on_exit=lambda e: self._on_exit(self.name, e)
+        )
+
+    def wait_until_ready(self, timeout_s: float = 30.0) -> None:
+        self._clients = clients(self.direct)
+        wait_until(self._answers, timeout_s, self.name, self.log(), 0.02)
+
+    def _answers(self) -> bool:
+        assert self.child is not None
+        assert self._clients is not None
+        if self._processes.ended(self.child.pid):
+            raise StartFailed(f"{self.name} died at its start; its log ends:\n{last_lines(self.log())}")
+        self._clients[0].list_topics(request={"project": f"projects/{PROJECT}"}, timeout=2, retry=None)
+        return True
+
+    def log(self) -> Path:
+        return self._log
+
+    def upstream(self, link: Link) -> str:
+        return self.direct
+
+    def names(self, run: str) -> dict[str, str]:
+        topics = {t: f"projects/{PROJECT}/topics/{t}-{run}" for t in self.service.topics}
+        return topics | {s: f"projects/{PROJECT}/subscriptions/{s}-{run}" for s in self.service.subscriptions}
+
+    def make(self, names: Mapping[str, str]) -> None:
+        assert self._clients is not None
+        publisher, subscriber = self._clients
+        for topic in self.service.topics:
+            publisher.create_topic(request={"name": names[topic]}, timeout=10)
+        for subscription, topic in self.service.subscriptions.items():
+            subscriber.create_subscription(
+                request={
+                    "name": names[subscription],
+                    "topic": names[topic],
+                    "ack_deadline_seconds": self.service.ack_deadline_s,
+                    "retain_acked_messages": True,  # so that `redeliver` can seek back
+                    "message_retention_duration": {"seconds": 3600},
+                },
+                timeout=10,
+            )
+
+    def remove(self, names: Mapping[str, str]) -> None:
+        assert self._clients is not None
+        publisher, subscriber = self._clients
+        with contextlib.suppress(Exception):  # best effort: the emulator forgets everything with its process
+            for subscription in self.service.subscriptions:
+                subscriber.delete_subscription(request={"subscription": names[subscription]}, timeout=5)
+            for topic in self.service.topics:
+                publisher.delete_topic(request={"topic": names[topic]}, timeout=5)
+
+    def seek(self, subscription: str, epoch_s: float) -> None:
+        """Makes every message published since `epoch_s` due again, acknowledged or not."""
+        from google.protobuf.timestamp_pb2 import Timestamp
+
+        assert self._clients is not None
+        at = Timestamp()
+        at.FromNanoseconds(int(epoch_s * 1e9))
+        self._clients[1].seek(request={"subscription": subscription, "time": at}, timeout=10, retry=None)
+
+    def client(self) -> tuple[Any, Any]:
+        assert self._clients is not None
+        return self._clients
+
+
+def clients(address: str) -> tuple[Any, Any]:
+    """(publisher, subscriber) of google-cloud-pubsub's generated layer on an emulator's plain-text address."""
+    import grpc
+    from google.pubsub_v1.services.publisher import PublisherClient
+    from google.pubsub_v1.services.publisher.transports.grpc import PublisherGrpcTransport
+    from google.pubsub_v1.services.subscriber import SubscriberClient
+    from google.pubsub_v1.services.subscriber.transports.grpc import SubscriberGrpcTransport
+
+    channel = grpc.insecure_channel(
+        address,
+        options=[
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.initial_reconnect_backoff_ms", 20),
+            ("grpc.min_reconnect_backoff_ms", 20),
+            ("grpc.max_reconnect_backoff_ms", 200),
+        ],
+    )
+    return (
+        PublisherClient(transport=PublisherGrpcTransport(channel=channel)),
+        SubscriberClient(transport=SubscriberGrpcTransport(channel=channel)),
+    )
+
+
+class PubSubTap:
+    """Reads a topic by a subscription of its own, made before the load, past every proxy.
+
+    A message is its `message_id`: what is delivered to the tap twice counts once. It is certified when nothing failed,
+    when a sentinel published at the end came through, and when before that it was quiet for longer than its own
+    acknowledgement deadline, so that no lost lease can still hold a message back.
+    """
+
+    def __init__(self, hop: PubSubHop, server: PubSubServer, topic: str, run: str, now_ms: Callable[[], float]) -> None:
+        assert hop.event_id is not None
+        self.hop = hop.name
+        self._topic, self._now_ms = topic, now_ms
+        self._publisher, self._subscriber = server.client()
+        self._subscription = f"projects/{PROJECT}/subscriptions/gauntlet-tap-{hop.name}-{run}"
+        self._messages = MessageLog(run, hop.event_id, hop.content)
+        self._ids: set[str] = set()
+        self._sentinel = threading.Event()
+        self._stop = threading.Event()
+        self._failures = 0
+        self._error: str | None = None
+        self._thread = threading.Thread(target=self._read, name=f"tap-{hop.name}", daemon=True)
+        self.count, self.warm = self._messages.count, self._messages.warm
+        self.distinct, self.last_moved = self._messages.distinct, self._messages.last_moved
+        self.trouble = self._messages.trouble
+
+    def abandon(self) -> None:
+        if not self._stop.is_set():
+            self._stop.set()
+            self._thread.join(5)
+            with contextlib.suppress(Exception):
+                self._subscriber.delete_subscription(request={"subscription": self._subscription}, timeout=5)
+
+    def start(self) -> None:
+        self._subscriber.create_subscription(
+            request={"name": self._subscription, "topic": self._topic, "ack_deadline_seconds": TAP_DEADLINE_S},
+            timeout=10,
+        )
+        self._thread.start()
+
+    def _read(self) -> None:
+        in_a_row = 0
+        while not self._stop.is_set():
+            try:
+                request = {"subscription": self._subscription, "max_messages": 1000, "return_immediately": True}
+                received = self._subscriber.pull(request=request, timeout=10, retry=None).received_messages
+                self._take(received)
+                in_a_row = 0
+                if len(received) < 50:
+                    self._stop.wait(0.02)
+            except Exception as error:
+                self._failures += 1
+                in_a_row += 1
+                if in_a_row > 50:
+                    self._error = repr(error)
+                    return
+                self._stop.wait(0.1)
+
+    def _take(self, received: Any) -> None:
+        seen = self._now_ms()
+        for item in received:
+            message = item.message
+            if SENTINEL in message.attributes:
+                self._sentinel.set()
+                continue
+            if message.message_id in self._ids:
+                continue
+            self._ids.add(message.message_id)
+            created = int(message.publish_time.timestamp() * 1000)
+            self._messages.add((message.message_id,), message.data, message.attributes, created, seen)
+        if received:
+            ids = [item.ack_id for item in received]
+            self._subscriber.acknowledge(request={"subscription": self._subscription, "ack_ids": ids}, timeout=10)
+
+    def finish(self, timeout_s: float = 30.0) -> TapResult:
+        """Publishes the sentinel and waits for it and for the quiet. Call it only when the workers were stopped."""
+        reason = ""
+        try:
+            self._publisher.publish(
+                request={"topic": self._topic, "messages": [{"data": b"end", "attributes": {SENTINEL: "1"}}]},
+                timeout=10,
+            )
+        except Exception as error:
+            reason = f"the sentinel could not be published: {error}"
+        deadline = time.monotonic() + timeout_s
+        while not reason and self._error is None:
+            quiet = time.monotonic() - self._messages.last_moved()
+            if self._sentinel.is_set() and quiet > TAP_DEADLINE_S:
+                break
+            if time.monotonic() > deadline:
+                missing = "the sentinel did not come" if not self._sentinel.is_set() else "it never was quiet"
+                reason = f"{missing} within {timeout_s:g} s"
+            time.sleep(0.01)
+        self._stop.set()
+        self._thread.join(15)
+        with contextlib.suppress(Exception):
+            self._subscriber.delete_subscription(request={"subscription": self._subscription}, timeout=5)
+        if self._error is not None:
+            reason = f"the tap broke: {self._error}"
+        frame = self._messages.frame({"message_id": pl.String})
+        good = "the sentinel came, after a quiet longer than the deadline"
+        return TapResult(frame, not reason, reason or good, failed_pulls=self._failures)
+
+
+def probe(address: str, timeout_s: float = 5.0) -> float:
+    """Seconds that a gRPC server takes to answer an HTTP/2 preface and ping on a fresh connection (RFC 9113)."""
+    import socket
+
+    from harness.errors import HarnessFault
+
+    host, port = address.split(":")
+    settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+    ping = b"\x00\x00\x08\x06\x00\x00\x00\x00\x00gauntlet"
+    start = time.monotonic()
+    try:
+        with socket.create_connection((host, int(port)), timeout=timeout_s) as connection:
+            connection.settimeout(timeout_s)
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + ping)
+            data = b""
+            while b"gauntlet" not in data:  # the answer to the ping carries the same eight bytes
+                got = connection.recv(4096)
+                if not got:
+                    raise HarnessFault(f"{address} closed the connection")
+                data += got
+    except OSError as error:
+        raise HarnessFault(f"{address} did not answer: {error}") from error
+    return time.monotonic() - start

@@ -1,0 +1,543 @@
+"""A run as it was stored: all that an assertion ever sees.
+
+`SavedRun` loads lazily, caches everything and touches nothing of the outside world, so a run can be judged again at any
+time. Three ways in which a folder cannot be judged, and never a verdict from any of them: `UnfinishedRun` (it has no
+manifest), `DamagedRun` (a file differs from what the manifest says, is missing, was added, or cannot be read) and
+`HarnessFault` (the run contradicts itself: the source log holds an event that load never intended to send).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Hashable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import polars as pl
+
+from harness.errors import HarnessFault
+from harness.ledger import Ledger
+from harness.run_folder import FORMAT, DamagedRun, RunFolder, UnfinishedRun, check_manifest, must_be_folder, read_json
+from harness.settlement import EventIndex, FaultWindow, Settlement
+from harness.topology import CONTENT_FIELDS, Cells, unknown
+from load.events import WARMUP, Columns, Plan, columns, expected_cells, is_poison
+from load.profiles import from_dict as profile_from_dict
+
+#: What identifies one cell of a sink.
+CELL = ["dimension", "key", "window_s", "window_start_ms"]
+
+_KAFKA = {"partition": pl.Int32, "offset": pl.Int64}
+_PUBSUB = {"message_id": pl.String}
+_RECORD = {"created_ms": pl.Int64, "seen_ms": pl.Float64, "producer": pl.Int32, "sequence": pl.Int64, "raw": pl.Binary}
+_CELLS = {
+    "dimension": pl.String,
+    "key": pl.String,
+    "window_s": pl.Int32,
+    "window_start_ms": pl.Int64,
+    "count": pl.Int64,
+    "weight": pl.Int64,
+}
+_SEEN = {"producer": pl.Int32, "sequence": pl.Int64, "seen_ms": pl.Float64}
+LINKS = {
+    "t": pl.Float64,
+    "link": pl.String,
+    "connections": pl.Int32,
+    "opened": pl.Int64,
+    "closed": pl.Int64,
+    "requests": pl.Int64,
+    "responses": pl.Int64,
+}
+PROGRESS = {"t": pl.Float64, "hop": pl.String, "count": pl.Int64}
+
+
+T = TypeVar("T")
+
+
+class NotObserved(Exception):
+    """Something that an assertion needs was not recorded. The finding is inconclusive; the message says what."""
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+class SavedRun:
+    """A run as it was stored. Everything an assertion may look at, and nothing else.
+
+    Raises UsageError if there is no such folder, UnfinishedRun or DamagedRun (see above) on `load`, DamagedRun also
+    later when a file turns out unreadable, NotObserved when a part is asked for that was never recorded.
+    """
+
+    def __init__(self, path: Path, *, sealed: bool) -> None:
+        self.path = Path(path)
+        self.folder = RunFolder(self.path)
+        self.sealed = sealed
+        self._frames: dict[str, pl.DataFrame] = {}
+        self._notes: dict[Hashable, Any] = {}
+
+    @classmethod
+    def load(cls, path: Path | str) -> SavedRun:
+        """Opens a finished run after checking every file against the manifest. Cost: one pass over all files."""
+        path = Path(path)
+        must_be_folder(path)
+        check_manifest(path)
+        return cls(path, sealed=True)
+
+    @classmethod
+    def open_unsealed(cls, path: Path | str) -> SavedRun:
+        """Opens a run that is still being written: how a run judges itself before it is sealed."""
+        path = Path(path)
+        must_be_folder(path)
+        return cls(path, sealed=False)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The value of `make()`, computed once a run: for what several assertions derive from the same run."""
+        if key not in self._notes:
+            self._notes[key] = make()
+        return self._notes[key]  # type: ignore[no-any-return]
+
+    # -- what was asked ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """`run.json`."""
+        meta = read_json(self.folder.run_json)
+        if meta.get("format") != FORMAT:
+            raise DamagedRun(f"{self.folder.run_json}: has format {meta.get('format')!r}; this version reads {FORMAT}.")
+        missing = [key for key in ("run", "pipeline", "load", "schedule", "assertions") if key not in meta]
+        if missing:
+            raise DamagedRun(f"{self.folder.run_json}: lacks {', '.join(missing)}.")
+        return meta
+
+    @property
+    def tag(self) -> str:
+        return str(self.meta["run"])
+
+    @property
+    def pipeline(self) -> dict[str, Any]:
+        return self.meta["pipeline"]
+
+    @property
+    def t0(self) -> float:
+        """When the first event was due, epoch seconds; a schedule's times count from here."""
+        return self._t0_ms / 1000
+
+    @property
+    def _t0_ms(self) -> int:
+        t0_ms = self.meta["load"].get("t0_ms")
+        if t0_ms is None:
+            raise NotObserved("the load never began")
+        return int(t0_ms)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What load was to send, from which every event's content can be made again."""
+        return self._plan(self._t0_ms)
+
+    @cached_property
+    def warmup_plan(self) -> Plan:
+        return self._plan(int(self.meta["load"].get("warmup_t0_ms") or self._t0_ms))
+
+    def _plan(self, t0_ms: int) -> Plan:
+        load = self.meta["load"]
+        return Plan(
+            profile=profile_from_dict(load["profile"]),
+            seed=int(self.meta["seed"]),
+            users=int(load["users"]),
+            t0_ms=t0_ms,
+            run=self.tag,
+        )
+
+    @cached_property
+    def cell_kinds(self) -> list[Cells]:
+        """What the sink counts."""
+        return [Cells(c["dimension"], tuple(c["key"]), tuple(c["windows_s"])) for c in self.pipeline.get("cells", [])]
+
+    @property
+    def late_after_s(self) -> float:
+        return float(self.pipeline["late_after_s"])
+
+    # -- hops --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def hops(self) -> dict[str, dict[str, Any]]:
+        """The declared hops by name, in the order of the declaration."""
+        return {hop["name"]: hop for hop in self.pipeline["hops"]}
+
+    def hops_of_role(self, role: str) -> list[str]:
+        return [name for name, hop in self.hops.items() if hop["role"] == role]
+
+    @property
+    def source(self) -> str:
+        return self.hops_of_role("source")[0]
+
+    @property
+    def sink(self) -> str | None:
+        return next(iter(self.hops_of_role("sink")), None)
+
+    def has_hop(self, name: str) -> bool:
+        """Whether the tap of this hop left a file."""
+        return self.folder.hop(name).is_file()
+
+    def hop(self, name: str) -> pl.DataFrame:
+        """What the tap of a hop saw, the warm-up included."""
+        if name not in self.hops:
+            raise unknown("hop", name, self.hops)
+        hop = self.hops[name]
+        if hop["role"] == "sink":
+            return self._frame(self.folder.hop(name), _CELLS, f"the hop {name!r}")
+        own = _PUBSUB if hop["kind"] == "pubsub" else _KAFKA
+        return self._frame(self.folder.hop(name), {**own, **_RECORD}, f"the hop {name!r}")
+
+    def certified(self, hop: str) -> tuple[bool, str]:
+        """Whether the tap of a hop saw all that was there, and if not, why. No record of it means no."""
+        records = [record for record in self.of_kind("tap") if record.get("hop") == hop]
+        if not records:
+            return False, f"no tap of the hop {hop!r} reported"
+        for record in records:
+            if record.get("certified") is not True:
+                return False, str(record.get("reason") or "its tap gave no reason")
+        if not self.has_hop(hop):
+            return False, f"what its tap saw was not stored (no hops/{hop}.parquet)"
+        return True, ""
+
+    def messages(self, name: str) -> pl.DataFrame:
+        """Distinct messages of a hop with ids: columns producer, sequence, created_ms, seen_ms (its first sighting),
+        place (see `EventIndex`; -1 if not an event of this run's load) and what the hop shows of the content.
+
+        A message is a Kafka record (partition, offset) or a Pub/Sub message_id: what a tap read twice counts once.
+        The warm-up is left out.
+        """
+
+        def make() -> pl.DataFrame:
+            frame = self.hop(name)
+            key = ["message_id"] if "message_id" in frame.columns else ["partition", "offset"]
+            frame = frame.filter(pl.col("producer") != WARMUP)
+            if frame.select(key).is_duplicated().any():
+                frame = frame.sort("seen_ms", maintain_order=True).unique(key, keep="first", maintain_order=True)
+            places = self.events.places(frame["producer"].to_numpy(), frame["sequence"].to_numpy())
+            return frame.with_columns(pl.Series("place", places, dtype=pl.Int64))
+
+        return self.once(("messages", name), make)
+
+    def events_at(self, name: str) -> np.ndarray:
+        """The events seen at a hop with ids, as a boolean array over `events`."""
+
+        def make() -> np.ndarray:
+            found = np.zeros(len(self.events), dtype=bool)
+            places = self.messages(name)["place"].to_numpy()
+            found[places[places >= 0]] = True
+            return found
+
+        return self.once(("events at", name), make)
+
+    def sightings(self, sink: str) -> pl.DataFrame | None:
+        """When single events became visible in the sink, if it shows that: producer, sequence, seen_ms, place."""
+        path = self.folder.sightings(sink)
+        if not path.is_file():
+            return None
+
+        def make() -> pl.DataFrame:
+            frame = self._frame(path, _SEEN, f"the sightings of {sink!r}").filter(pl.col("producer") != WARMUP)
+            places = self.events.places(frame["producer"].to_numpy(), frame["sequence"].to_numpy())
+            return frame.with_columns(pl.Series("place", places, dtype=pl.Int64))
+
+        return self.once(("sightings", sink), make)
+
+    # -- cells -------------------------------------------------------------------------------------------------
+
+    def cells(self) -> pl.DataFrame:
+        """What the sink counted, a row a cell in no order, without the warm-up: cells of the warm-up alone are removed,
+        its expected share of a cell that it has in common with the load is subtracted."""
+        if self.sink is None:
+            raise NotObserved("the pipeline declares no sink")
+        return self.once("cells", lambda: self._without_warmup(self.hop(str(self.sink))))
+
+    def batch(self) -> pl.DataFrame:
+        """The batch truth, a row a cell in no order, without the warm-up."""
+
+        def make() -> pl.DataFrame:
+            frame = self._frame(self.folder.batch, _CELLS, "the batch truth")
+            return self._without_warmup(frame, late=True)
+
+        return self.once("batch", make)
+
+    def expected(self) -> pl.DataFrame:
+        """What the sink must hold, from the generator: dimension, key, window_s, window_start_ms, count, weight,
+        late_count, late_weight, for the events that must arrive."""
+        return self.once("expected", lambda: self.expected_of(self.settled().must_arrive))
+
+    def undecided(self) -> pl.DataFrame:
+        """Cells of events that were acknowledged and are not in the source log: whether they should have been counted
+        nobody can say."""
+        return self.once("undecided", lambda: self.expected_of(self.settled().acked_but_absent))
+
+    def expected_of(self, mask: np.ndarray) -> pl.DataFrame:
+        """What the sink would hold if exactly these events (a boolean array over `events`) arrived."""
+        frame = expected_cells(self.plan, self.cell_kinds, self.events.sequences(mask), self.late_after_s)
+        return frame.cast(dict(_CELLS) | {"late_count": pl.Int64, "late_weight": pl.Int64})  # type: ignore[arg-type]
+
+    def _without_warmup(self, frame: pl.DataFrame, *, late: bool = False) -> pl.DataFrame:
+        # A sink that spreads a cell over rows is summed by its tap; summing again costs little and is always right.
+        frame = frame.group_by(CELL).agg(pl.col("count").sum(), pl.col("weight").sum())
+        warm = self._warmup_cells()
+        if warm.height:
+            if late:
+                warm = warm.with_columns(
+                    count=pl.col("count") - pl.col("late_count"), weight=pl.col("weight") - pl.col("late_weight")
+                )
+            ours = self.expected().select([*CELL, pl.lit(True).alias("ours")])
+            warm = warm.select([*CELL, "count", "weight"]).join(ours, on=CELL, how="left")
+            frame = (
+                frame.join(warm, on=CELL, how="left", suffix="_warm")
+                .filter(pl.col("count_warm").is_null() | pl.col("ours").is_not_null())
+                .with_columns(
+                    count=pl.col("count") - pl.col("count_warm").fill_null(0),
+                    weight=pl.col("weight") - pl.col("weight_warm").fill_null(0),
+                )
+                .select([*CELL, "count", "weight"])
+            )
+        return frame.filter((pl.col("count") != 0) | (pl.col("weight") != 0))
+
+    def _warmup_cells(self) -> pl.DataFrame:
+        """What the events of the warm-up add to the sink: those of them that are in the source log."""
+
+        def make() -> pl.DataFrame:
+            source = self.hop(self.source).filter(pl.col("producer") == WARMUP)
+            sequences = source["sequence"].unique().sort().to_numpy().astype(np.int64)
+            if not len(sequences):
+                return pl.DataFrame(schema={**_CELLS, "late_count": pl.Int64, "late_weight": pl.Int64})
+            frame = expected_cells(self.warmup_plan, self.cell_kinds, {WARMUP: sequences}, self.late_after_s)
+            return frame.cast(dict(_CELLS) | {"late_count": pl.Int64, "late_weight": pl.Int64})  # type: ignore[arg-type]
+
+        return self.once("warm-up cells", make)
+
+    # -- events ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return self._ledger(self.folder.ledger)
+
+    @cached_property
+    def warmup_ledger(self) -> Ledger:
+        return self._ledger(self.folder.warmup_ledger)
+
+    def _ledger(self, path: Path) -> Ledger:
+        if not path.is_file():
+            raise NotObserved(f"there is no {path.name}: what load sent was not stored")
+        return Ledger.read(path)
+
+    @cached_property
+    def events(self) -> EventIndex:
+        """All events of the plan. HarnessFault if the ledger knows events that the plan does not."""
+        sizes = {producer: self.plan.events_of(producer) for producer in self.plan.producers}
+        for producer in self.ledger.producers:
+            intended = self.ledger.intended(producer)
+            if len(intended) and int(intended[-1]) >= sizes.get(producer, 0):
+                raise HarnessFault(
+                    f"{self.folder.ledger}: producer {producer} meant to send event {int(intended[-1])}, but the plan "
+                    f"has {sizes.get(producer, 0)} events for it."
+                )
+        return EventIndex(sizes)
+
+    def columns(self) -> Columns:
+        """The content of every event of the plan, by place."""
+
+        def make() -> Columns:
+            parts = [columns(self.plan, producer, 0, size) for producer, size in sorted(self.events.sizes.items())]
+            return Columns(
+                **{
+                    f.name: np.concatenate([getattr(part, f.name) for part in parts])
+                    for f in dataclasses.fields(Columns)
+                }
+            )
+
+        return self.once("columns", make)
+
+    def event_id(self, place: int) -> str:
+        producer, sequence = self.events.events(np.array([place]))
+        return f"{self.tag}-{int(producer[0]):04d}-{int(sequence[0]):010d}"
+
+    def settled(self) -> Settlement:
+        """What became of each event, settled at the source log.
+
+        Raises HarnessFault (exit 4) if the log holds a record that load never intended: then the harness is wrong, and
+        nothing it says about the pipeline can be believed.
+        """
+        return self.once("settled", self._settle)
+
+    def _settle(self) -> Settlement:
+        index = self.events
+        total = len(index)
+
+        def collect(of: Any) -> np.ndarray:
+            mask = np.zeros(total, dtype=bool)
+            for producer in index.sizes:
+                sequences = np.asarray(of(producer), dtype=np.int64)
+                mask |= index.mask(np.full(len(sequences), producer), sequences)
+            return mask
+
+        acked, ambiguous, failed = map(collect, (self.ledger.acked, self.ledger.ambiguous, self.ledger.failed))
+        log = self.messages(self.source)
+        places = log["place"].to_numpy()
+        intended = acked | ambiguous | failed
+        known = places >= 0
+        known[known] = intended[places[known]]
+        if not known.all():
+            strange = log.filter(~pl.Series(known))
+            first = strange.row(0, named=True)
+            what = (
+                f"{self.tag}-{first['producer']:04d}-{first['sequence']:010d}"
+                if first["producer"] >= 0
+                else f"a record that shows no id of this run: {(first.get('raw') or b'')[:80]!r}"
+            )
+            where = f"partition {first['partition']}, offset {first['offset']}" if "offset" in first else "its log"
+            raise HarnessFault(
+                f"The source log {self.source!r} holds {strange.height} record(s) that load never intended to send; "
+                f"the first is {what} ({where}). The harness, or something else that writes to the topic, is wrong; "
+                "nothing can be judged."
+            )
+        in_log = np.zeros(total, dtype=bool)
+        in_log[places] = True
+        return Settlement(
+            index=index,
+            acked=acked,
+            ambiguous=ambiguous,
+            failed=failed,
+            poison=np.concatenate([is_poison(self.plan, p, np.arange(n)) for p, n in sorted(index.sizes.items())]),
+            in_source_log=in_log,
+            source_copies=log.height - int(in_log.sum()),
+        )
+
+    # -- what happened -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """The records of the history, by time."""
+        records = []
+        path = self.folder.history
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except FileNotFoundError as error:
+            raise DamagedRun(f"{path}: is missing.") from error
+        torn = lines.pop()
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+                record["t"], record["kind"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DamagedRun(f"{path}: line {number} is not a record of a history.") from error
+            records.append(record)
+        if torn and self.sealed:
+            raise DamagedRun(f"{path}: the last line was cut off.")
+        return sorted(records, key=lambda record: record["t"])
+
+    def of_kind(self, *kinds: str) -> list[dict[str, Any]]:
+        return [record for record in self.history if record["kind"] in kinds]
+
+    @cached_property
+    def stages(self) -> dict[str, float]:
+        """When each stage began, epoch seconds, in their order."""
+        return {record["stage"]: record["t"] for record in self.of_kind("stage")}
+
+    def faults(self) -> list[FaultWindow]:
+        """The faults that were injected, by their start."""
+        return self.once("faults", self._faults)
+
+    def _faults(self) -> list[FaultWindow]:
+        schedule = self.meta["schedule"]
+        end = self.history[-1]["t"] if self.history else 0.0
+        waiting: dict[tuple[int, str], list[int]] = {}
+        windows: list[FaultWindow] = []
+        for record in self.of_kind("fault-start", "fault-end"):
+            index, target = int(record["index"]), str(record.get("target", ""))
+            seen = {k: v for k, v in record.items() if k not in ("t", "kind", "index", "fault", "target")}
+            active = waiting.setdefault((index, target), [])
+            if record["kind"] == "fault-start":
+                params = seen.pop("params", None)
+                if params is None and 0 <= index < len(schedule):
+                    params = schedule[index].get("params")
+                active.append(len(windows))
+                windows.append(
+                    FaultWindow(
+                        index=index,
+                        fault=str(record["fault"]),
+                        target=target,
+                        start=record["t"],
+                        end=end,
+                        params=params or {},
+                        observations=seen,
+                        at_start=seen,
+                        healed=False,
+                    )
+                )
+            elif active:
+                place = active.pop(0)
+                begun = windows[place]
+                windows[place] = dataclasses.replace(
+                    begun, end=record["t"], at_end=seen, observations={**begun.at_start, **seen}, healed=True
+                )
+        return windows
+
+    @cached_property
+    def links(self) -> pl.DataFrame:
+        """Samples of the links: t (epoch seconds), link, connections, opened, closed, requests, responses."""
+        return self._frame(self.folder.links, LINKS, "the samples of the links")
+
+    @cached_property
+    def progress(self) -> pl.DataFrame:
+        """Samples of the hops: t (epoch seconds), hop, count."""
+        return self._frame(self.folder.progress, PROGRESS, "the samples of the hops")
+
+    # -- reading files -----------------------------------------------------------------------------------------
+
+    def _frame(self, path: Path, schema: Mapping[str, Any], what: str) -> pl.DataFrame:
+        key = str(path)
+        if key not in self._frames:
+            if not path.is_file():
+                raise NotObserved(f"{what} was not stored (no {path.relative_to(self.path).as_posix()})")
+            try:
+                frame = pl.read_parquet(path, use_statistics=False)
+            except (Exception, pl.exceptions.PanicException) as error:  # a panic is a BaseException
+                raise DamagedRun(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+            self._frames[key] = _in_shape(frame, schema, path)
+        return self._frames[key]
+
+
+def _in_shape(frame: pl.DataFrame, schema: Mapping[str, Any], path: Path) -> pl.DataFrame:
+    """The frame with exactly the declared types; content columns, where there are any, in theirs."""
+    missing = [column for column in schema if column not in frame.columns and column != "raw"]
+    if missing:
+        raise DamagedRun(f"{path}: lacks the column(s) {', '.join(missing)}; it has {', '.join(frame.columns)}.")
+    types = {int: pl.Int64, str: pl.String}
+    wanted: dict[Any, Any] = {
+        **{k: v for k, v in schema.items() if k in frame.columns},
+        **{k: types[t] for k, t in CONTENT_FIELDS.items() if k in frame.columns and k not in schema},
+    }
+    if "content_read" in frame.columns:
+        wanted["content_read"] = pl.Boolean
+    try:
+        frame = frame.cast(wanted, strict=True)
+    except pl.exceptions.PolarsError as error:
+        raise DamagedRun(f"{path}: a column is not of its type: {str(error).splitlines()[0]}") from error
+    holes = [c for c in wanted if c in schema and c not in ("raw", "created_ms") and frame[c].null_count()]
+    if holes:
+        raise DamagedRun(f"{path}: the column(s) {', '.join(holes)} have empty values.")
+    return frame
+
+
+__all__ = [
+    "CELL",
+    "FORMAT",
+    "DamagedRun",
+    "EventIndex",
+    "FaultWindow",
+    "HarnessFault",
+    "NotObserved",
+    "RunFolder",
+    "SavedRun",
+    "Settlement",
+    "UnfinishedRun",
+]

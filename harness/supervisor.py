@@ -1,0 +1,192 @@
+"""The supervisor: starts the workers of a run, starts those again that die, and records every start and exit.
+
+It restarts as a container orchestrator does: at once the first time, then after a back-off that doubles up to a cap,
+and starts over after a worker has lived for a while (Kubernetes: 10 s, doubling, up to 5 min, reset after 10 min; here
+the same shape at test speed).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness.backends.process import Child, Exit, Processes
+from harness.errors import HarnessFault, WorkerDied, last_lines
+from harness.history import History
+
+FIRST_BACK_OFF_S = 0.2
+LONGEST_BACK_OFF_S = 5.0
+#: A worker that lived this long is taken as healthy: the next back-off is the first one again.
+HEALTHY_AFTER_S = 10.0
+#: How long a worker may take to end after SIGTERM before it is killed, as an orchestrator would.
+GRACE_S = 8.0
+#: So many exits that nobody asked for, each after a life too short to be healthy, are a crash loop.
+CRASH_LOOP = 8
+
+
+@dataclass
+class _Worker:
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: str | None
+    log: Path
+    child: Child | None = None
+    held: bool = False
+    due: threading.Timer | None = None
+    back_off: float = FIRST_BACK_OFF_S
+    short_lives: int = 0
+    asked: set[int] = field(default_factory=set)
+
+
+class Supervisor:
+    """Safe to use from any thread."""
+
+    def __init__(self, processes: Processes, history: History) -> None:
+        self._processes, self._history = processes, history
+        self._workers: dict[str, _Worker] = {}
+        self._changed = threading.Condition(threading.RLock())
+        self._ending = False
+
+    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: str | None = None) -> None:
+        """Raises WorkerDied if the command cannot be run at all."""
+        worker = _Worker(argv, env, cwd, log)
+        with self._changed:
+            self._workers[name] = worker
+            try:
+                self._spawn(name, worker)
+            except HarnessFault as error:
+                raise WorkerDied(f"The worker {name} cannot be started: {error}") from error
+
+    def _spawn(self, name: str, worker: _Worker) -> None:
+        with self._changed:
+            if self._ending or worker.held:
+                return
+            worker.due = None
+            child = self._processes.spawn(
+                worker.argv,
+                worker.log,
+                {**os.environ, **worker.env},
+                worker.cwd,
+                on_exit=lambda how: self._exited(name, worker, how),
+            )
+            worker.child = child
+            self._history.add("worker-start", worker=name, pid=child.pid, started=child.started)
+            self._changed.notify_all()
+
+    def _exited(self, name: str, worker: _Worker, how: Exit) -> None:
+        with self._changed:
+            asked = how.pid in worker.asked or self._ending
+            lived = how.t - worker.child.started if worker.child else 0.0
+            self._history.add(
+                "worker-exit", t=how.t, worker=name, pid=how.pid, status=how.status, signal=how.signal, asked=asked
+            )
+            worker.child = None
+            self._changed.notify_all()
+            if self._ending:
+                return
+            if asked or lived > HEALTHY_AFTER_S:
+                worker.back_off, worker.short_lives = FIRST_BACK_OFF_S, 0
+            else:
+                worker.short_lives += 1
+            if worker.held:
+                return
+            worker.due = threading.Timer(worker.back_off, self._respawn, (name, worker))
+            worker.due.daemon = True
+            worker.due.start()
+            worker.back_off = min(worker.back_off * 2, LONGEST_BACK_OFF_S)
+
+    def _respawn(self, name: str, worker: _Worker) -> None:
+        try:
+            self._spawn(name, worker)
+        except HarnessFault as error:
+            if not self._ending:
+                self._history.add("error", text=f"the worker {name} could not be started again: {error}")
+
+    # -- what faults do ------------------------------------------------------------------------------------------
+
+    def child(self, name: str) -> Child | None:
+        return self._workers[name].child
+
+    def signal(self, name: str, number: int, restart: bool) -> dict[str, Any]:
+        """Sends a signal; with `restart`, its end is expected. {} if the worker was not running at that moment."""
+        with self._changed:
+            worker = self._workers[name]
+            child = worker.child
+            if child is None:
+                return {"pid": None}
+            if restart:
+                worker.asked.add(child.pid)
+        sent = self._processes.signal(child.pid, number)
+        return {"pid": child.pid, "started": child.started, "sent": sent}
+
+    def hold(self, name: str) -> None:
+        with self._changed:
+            worker = self._workers[name]
+            worker.held = True
+            if worker.due is not None:
+                worker.due.cancel()
+                worker.due = None
+
+    def release(self, name: str) -> None:
+        """Starts a held worker as soon as its old process has ended; kills one that ignores SIGTERM for too long."""
+        deadline = time.monotonic() + GRACE_S
+        with self._changed:
+            worker = self._workers[name]
+            while worker.child is not None and worker.child.pid in worker.asked and not self._ending:
+                if not self._changed.wait(max(0.01, deadline - time.monotonic())) and time.monotonic() >= deadline:
+                    self._processes.signal(worker.child.pid, signal.SIGKILL)
+                    deadline = time.monotonic() + GRACE_S
+            worker.held = False
+            if worker.child is None and worker.due is None:
+                self._respawn(name, worker)
+
+    def wait_running(self, name: str, timeout_s: float) -> dict[str, Any]:
+        with self._changed:
+            worker = self._workers[name]
+            self._changed.wait_for(lambda: worker.child is not None or self._ending, timeout_s)
+            child = worker.child
+            return {"pid": child.pid, "started": child.started} if child else {"pid": None}
+
+    def state(self, name: str) -> str:
+        """The kernel's word for it: "running", "sleeping", "stopped" …, or "gone"."""
+        child = self.child(name)
+        try:
+            return psutil.Process(child.pid).status() if child else "gone"
+        except psutil.NoSuchProcess:
+            return "gone"
+
+    # -- what a run asks -----------------------------------------------------------------------------------------
+
+    def crash_loop(self) -> str | None:
+        """The name of a worker that dies again and again, each time soon after its start; None if there is none."""
+        with self._changed:
+            return next((n for n, w in self._workers.items() if w.short_lives >= CRASH_LOOP), None)
+
+    def check_started(self) -> None:
+        """Raises WorkerDied if a worker has died three times already, with the last lines of its log."""
+        with self._changed:
+            for name, worker in self._workers.items():
+                if worker.short_lives >= 3:
+                    raise WorkerDied(
+                        f"The worker {name} dies at its start (3 times so far).\n"
+                        f"  its command: {' '.join(worker.argv)}\n  its log ends:\n{last_lines(worker.log)}"
+                    )
+
+    def stop_all(self, grace_s: float = 3.0) -> None:
+        """Ends every worker. After it nothing is started again."""
+        with self._changed:
+            self._ending = True
+            pids = [w.child.pid for w in self._workers.values() if w.child is not None]
+            for worker in self._workers.values():
+                if worker.due is not None:
+                    worker.due.cancel()
+            self._changed.notify_all()
+        self._processes.stop(pids, grace_s)

@@ -1,0 +1,448 @@
+"""What a pipeline declares about itself: services, workers, links, hops and cells.
+
+Everything here is a frozen value without behaviour that touches the outside world, so that a declaration can be
+imported, compared, printed and checked without starting anything. `Pipeline.validate` is called by whoever is about
+to use a declaration; it names the wrong name, the nearest right one and the list.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class UsageError(Exception):
+    """The person asked for something that cannot be: exit status 2. The message says what to do."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], plural: str = "") -> UsageError:
+    """An error for a wrong name, with the nearest right one and the whole list (of `plural`: kind + "s")."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    listing = ", ".join(names) if names else "(none)"
+    return UsageError(f"There is no {kind} {name!r}.{hint} The {plural or f'{kind}s'} are: {listing}.")
+
+
+# ---------------------------------------------------------------------------------------------------- services
+
+
+@dataclass(frozen=True)
+class Service:
+    """A backing system. `kind`: which file of `harness/services/` runs it; `durable`: whether a kill keeps its data."""
+
+    name: str
+    kind: str = ""
+    durable: bool = False
+
+
+@dataclass(frozen=True)
+class Kafka(Service):
+    """Kafka in KRaft mode. `topics`: name -> number of partitions; made fresh for each run."""
+
+    kind: str = "kafka"
+    durable: bool = True
+    topics: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PubSub(Service):
+    """Google Cloud Pub/Sub emulator. `topics`: names; `subscriptions`: name -> topic. All in memory."""
+
+    kind: str = "pubsub"
+    durable: bool = False
+    topics: Sequence[str] = ()
+    subscriptions: Mapping[str, str] = field(default_factory=dict)
+    ack_deadline_s: int = 10
+
+
+@dataclass(frozen=True)
+class Bigtable(Service):
+    """Google Cloud Bigtable emulator. `tables`: name -> column families. All in memory."""
+
+    kind: str = "bigtable"
+    durable: bool = False
+    tables: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sqlite(Service):
+    """A database file in the run's work folder; `databases`: names. No network, so no link and no fault on one."""
+
+    kind: str = "sqlite"
+    durable: bool = True
+    databases: Sequence[str] = ()
+
+
+# ----------------------------------------------------------------------------------------------------- workers
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process of the pipeline: any command in any language.
+
+    `command` is started without a shell, in a process group of its own; the word `{python}` stands for the
+    interpreter that runs the harness. `uses` maps an environment variable to a service: the variable will hold
+    `host:port` of this worker's own proxy to that service (its link). `env` holds further variables; in their values
+    `{name}` stands for the run's own name of a declared topic, subscription, table, database or consumer group.
+    `reads` and `writes` name hops: they say what waits for the worker and what it has done. `group` names the Kafka
+    consumer group whose lag tells whether the worker is done.
+    """
+
+    name: str
+    command: Sequence[str]
+    uses: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    reads: str = ""
+    writes: Sequence[str] = ()
+    group: str = ""
+    replicas: int = 1
+    cwd: str | None = None
+
+    def instances(self) -> list[str]:
+        """Names of the processes: the worker's own name, or name-1 … name-n for replicas."""
+        return [self.name] if self.replicas == 1 else [f"{self.name}-{i}" for i in range(1, self.replicas + 1)]
+
+
+@dataclass(frozen=True)
+class Link:
+    """One directed connection from a worker's process to a service, always through a Toxiproxy proxy of its own."""
+
+    worker: str
+    service: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.worker}->{self.service}"
+
+
+# -------------------------------------------------------------------------------------------------------- hops
+
+#: What a hop can be in a pipeline; see `Hop`.
+ROLES = ("source", "path", "sink", "dead-letter")
+
+#: The fields of an event's content, in their canonical names; a hop's `content` function returns these.
+CONTENT_FIELDS: dict[str, type] = {
+    "tweet_id": int,
+    "author_id": int,
+    "user_id": int,
+    "engagement": str,
+    "weight": int,
+    "event_time_ms": int,
+    "client": str,
+    "country": str,
+}
+
+
+@dataclass(frozen=True)
+class Hop:
+    """A place where events can be seen on their way.
+
+    `role`: "source" (what load writes), "path" (every event passes here), "sink" (the last hop: counts), or
+    "dead-letter" (poison must end here, nothing else may).
+    """
+
+    name: str
+    service: str = ""
+    role: str = "path"
+
+    @property
+    def kind(self) -> str:
+        raise NotImplementedError
+
+
+#: Shows the event id of a record: (value, attributes or headers) -> id, or None where there is none to be read.
+EventId = Callable[[bytes, Mapping[str, str]], str | None]
+#: Shows the content of a record in canonical names; only the fields that the record still carries.
+Content = Callable[[bytes, Mapping[str, str]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class KafkaHop(Hop):
+    """A Kafka topic. `event_id` and `content` say how a record shows its event's id and content."""
+
+    topic: str = ""
+    event_id: EventId | None = None
+    content: Content | None = None
+
+    @property
+    def kind(self) -> str:
+        return "kafka"
+
+
+@dataclass(frozen=True)
+class PubSubHop(Hop):
+    """A Pub/Sub topic, seen by a subscription of the harness's own."""
+
+    topic: str = ""
+    event_id: EventId | None = None
+    content: Content | None = None
+
+    @property
+    def kind(self) -> str:
+        return "pubsub"
+
+
+@dataclass(frozen=True)
+class CountedCell:
+    """What a sink says of one cell. `key` are the values of the cell's key fields, in the declared order, as text."""
+
+    dimension: str
+    key: tuple[str, ...]
+    window_s: int
+    window_start_ms: int
+    count: int
+    weight: int
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """When one event became visible in a sink that shows single events (for latency only, never for counting)."""
+
+    event_id: str
+    seen_ms: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A Bigtable row as read: cells by (family, qualifier) -> [(timestamp in micros, value)], newest first."""
+
+    key: bytes
+    cells: Mapping[tuple[str, bytes], Sequence[tuple[int, bytes]]]
+
+
+@dataclass(frozen=True)
+class BigtableHop(Hop):
+    """A Bigtable table of counts. `cells` turns a row into counts; several rows may add to one cell.
+
+    `sightings`, where the rows show single events, yields when each became durable by the server's clock.
+    """
+
+    table: str = ""
+    cells: Callable[[Row], Iterable[CountedCell]] | None = None
+    sightings: Callable[[Row], Iterable[Sighting]] | None = None
+    role: str = "sink"
+
+    @property
+    def kind(self) -> str:
+        return "bigtable"
+
+
+@dataclass(frozen=True)
+class SqliteHop(Hop):
+    """A table of counts in SQLite. `query` selects the columns that `cells` turns into counts, a row at a time."""
+
+    database: str = ""
+    query: str = ""
+    cells: Callable[[Sequence[Any]], Iterable[CountedCell]] | None = None
+    role: str = "sink"
+
+    @property
+    def kind(self) -> str:
+        return "sqlite"
+
+
+# ------------------------------------------------------------------------------------------- cells, batch, pipeline
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What the sink counts: a dimension, its key (canonical field names) and its windows of event time in seconds."""
+
+    dimension: str
+    key: Sequence[str]
+    windows_s: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The batch truth: a program that reads the closed source log and writes cells as Parquet to $BATCH_OUTPUT.
+
+    Columns: dimension (str), key (str: the values of the key fields joined by "|"), window_s (i32),
+    window_start_ms (i64), count (i64), weight (i64). It gets $LATE_AFTER_S, and its links as a worker does, but direct.
+    """
+
+    command: Sequence[str]
+    uses: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline under test. See docs/bring-your-own-pipeline.md for a walk through every field.
+
+    `encode` turns generated events into the bytes of the pipeline's own source form ("module:function"; None: the
+    form of `load.events`). `max_quiet_s` is the longest wait that the pipeline declares for itself (redelivery
+    deadline, session timeout, retry cap). `late_after_s` is L of the batch truth: an event is late for a window if
+    its intended send time is more than L after the window's end.
+    """
+
+    name: str
+    services: Sequence[Service]
+    workers: Sequence[Worker]
+    hops: Sequence[Hop]
+    cells: Sequence[Cells] = ()
+    batch: Batch | None = None
+    encode: str | None = None
+    max_quiet_s: float = 12.0
+    late_after_s: float = 5.0
+    about: str = ""
+
+    # -- looking things up -------------------------------------------------------------------------------------
+
+    def service(self, name: str) -> Service:
+        return _find("service", name, self.services)
+
+    def worker(self, name: str) -> Worker:
+        return _find("worker", name, self.workers)
+
+    def hop(self, name: str) -> Hop:
+        return _find("hop", name, self.hops)
+
+    def hops_of_role(self, role: str) -> list[Hop]:
+        return [h for h in self.hops if h.role == role]
+
+    @property
+    def source(self) -> Hop:
+        return self.hops_of_role("source")[0]
+
+    @property
+    def sink(self) -> Hop | None:
+        sinks = self.hops_of_role("sink")
+        return sinks[0] if sinks else None
+
+    def instances(self) -> dict[str, Worker]:
+        """Every process of the pipeline: its name -> the worker that it is an instance of."""
+        return {name: worker for worker in self.workers for name in worker.instances()}
+
+    def links(self) -> list[Link]:
+        """Every link, the load's own first. A service without a network (SQLite) has none."""
+        networked = {s.name for s in self.services if s.kind != "sqlite"}
+        found = [Link("load", self.source.service)]
+        for name, worker in self.instances().items():
+            for service in dict.fromkeys(worker.uses.values()):
+                if service in networked:
+                    found.append(Link(name, service))
+        return found
+
+    def link(self, name: str) -> Link:
+        return _find("link", name, self.links())
+
+    def resources(self) -> list[str]:
+        """Names of all topics, subscriptions, tables, databases and consumer groups that a run makes fresh."""
+        names = [name for service in self.services for name in _resources_of(service)]
+        # Workers may share a group.
+        return names + list(dict.fromkeys(w.group for w in self.workers if w.group))
+
+    def replicas(self, **counts: int) -> Pipeline:
+        """The same pipeline with another number of processes for the named workers."""
+        for name in counts:
+            self.worker(name)
+        workers = [dataclasses.replace(w, replicas=counts.get(w.name, w.replicas)) for w in self.workers]
+        return dataclasses.replace(self, workers=workers)
+
+    # -- checking ----------------------------------------------------------------------------------------------
+
+    def validate(self) -> Pipeline:
+        """Raises UsageError at the first thing that cannot work; returns the pipeline itself."""
+        for kind, things in (("service", self.services), ("worker", self.workers), ("hop", self.hops)):
+            names = [t.name for t in things]
+            for name in names:
+                if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+                    raise UsageError(
+                        f"{self.name}: the {kind} name {name!r} must be lower case letters, digits, - or _."
+                    )
+                if names.count(name) > 1:
+                    raise UsageError(f"{self.name}: two {kind}s are named {name!r}; names must differ.")
+        for hop in self.hops:
+            if hop.role not in ROLES:
+                raise unknown("role", hop.role, ROLES)
+        if len(self.hops_of_role("source")) != 1:
+            raise UsageError(f"{self.name}: exactly one hop must have the role 'source'.")
+        if not isinstance(self.source, KafkaHop):
+            raise UsageError(f"{self.name}: the source hop must be a Kafka topic; load writes there.")
+        if len(self.hops_of_role("sink")) > 1:
+            raise UsageError(f"{self.name}: at most one hop may have the role 'sink'.")
+        if self.sink is not None and not self.cells:
+            raise UsageError(f"{self.name}: a sink needs `cells`, which say what it counts.")
+        for hop in self.hops:
+            self.service(hop.service)
+            resource = getattr(hop, "topic", "") or getattr(hop, "table", "") or getattr(hop, "database", "")
+            owned = _resources_of(self.service(hop.service))
+            if resource not in owned:
+                plural = f"topics, tables and databases of {hop.service}"
+                raise unknown(f"topic, table or database of {hop.service}", resource, owned, plural)
+            if hop.role == "sink" and getattr(hop, "cells", None) is None:
+                raise UsageError(f"{self.name}: the sink {hop.name!r} needs `cells`: how a row shows its counts.")
+            if hop.role != "sink" and getattr(hop, "event_id", None) is None:
+                raise UsageError(f"{self.name}: the hop {hop.name!r} needs `event_id`: how a record shows its id.")
+        for worker in self.workers:
+            if worker.replicas < 1:
+                raise UsageError(f"{self.name}: the worker {worker.name!r} needs at least one replica.")
+            for hop_name in [worker.reads, *worker.writes]:
+                if hop_name:
+                    self.hop(hop_name)
+            self._check_program(f"the worker {worker.name!r}", worker)
+        if self.batch is not None:
+            self._check_program("the batch truth", self.batch)
+        self._check_names()
+        for cells in self.cells:
+            for key in cells.key:
+                if key not in CONTENT_FIELDS:
+                    raise unknown("content field", key, CONTENT_FIELDS)
+            if not cells.windows_s or any(w <= 0 for w in cells.windows_s):
+                raise UsageError(f"{self.name}: the cells {cells.dimension!r} need windows of more than 0 seconds.")
+        if self.max_quiet_s <= 0 or self.late_after_s < 0:
+            raise UsageError(f"{self.name}: max_quiet_s must be more than 0 seconds, late_after_s 0 or more.")
+        return self
+
+    def _check_program(self, what: str, program: Worker | Batch) -> None:
+        if not program.command:
+            raise UsageError(f"{self.name}: {what} has no command.")
+        for variable, name in program.uses.items():
+            if self.service(name).kind == "sqlite":
+                raise UsageError(
+                    f"{self.name}: {what} uses {name!r} by {variable}, but SQLite has no address: give the path of a "
+                    "database instead, as env={...: '{database}'}."
+                )
+        known = self.resources()
+        for value in program.env.values():
+            for name in re.findall(r"\{([A-Za-z0-9._-]+)\}", value):
+                if name not in known:
+                    kinds = "topic, subscription, table, database or group"
+                    raise unknown(kinds, name, known, "topics, subscriptions, tables, databases and groups")
+
+    def _check_names(self) -> None:
+        """Names that would stand for two things: in an `env`, or in a run's logs and links."""
+        names = self.resources()
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(
+                    f"{self.name}: two of the topics, subscriptions, tables, databases and groups are named {name!r}; "
+                    f"names must differ, or {{{name}}} could mean either."
+                )
+        taken = ["load", "batch", "toxiproxy", *(s.name for s in self.services)]
+        for name in (i for w in self.workers for i in w.instances()):
+            if name in taken:
+                raise UsageError(
+                    f"{self.name}: no process of a worker can be named {name!r}: a service, another worker, or the "
+                    "harness's own load, batch or toxiproxy has that name."
+                )
+            taken.append(name)
+
+
+def _resources_of(service: Service) -> list[str]:
+    return [n for a in ("topics", "subscriptions", "tables", "databases") for n in getattr(service, a, ())]
+
+
+def _find(kind: str, name: str, things: Iterable[Any]) -> Any:
+    things = list(things)
+    for thing in things:
+        if thing.name == name:
+            return thing
+    raise unknown(kind, name, [t.name for t in things])

@@ -1,0 +1,32 @@
+"""Which versions a run ran with: kept in run.json, shown in the report."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any
+
+_PACKAGES = (
+    "apache-beam",
+    "confluent-kafka",
+    "gauntlet-harness",
+    "google-cloud-pubsub",
+    "locust",
+    "polars",
+    "toxiproxy-python",
+)
+
+
+def of(programs: Any) -> dict[str, str]:
+    """Programs with where they came from, then packages, then the machine."""
+    found = {
+        name: f"{program.version} ({program.origin})"
+        for name in ("kafka", "toxiproxy", "pubsub", "bigtable")
+        if (program := getattr(programs, name, None)) is not None
+    }
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found | {"python": platform.python_version(), "machine": platform.platform()}

@@ -1,0 +1,64 @@
+"""Pipelines that do not come up: an error that says what to do, exit status 2 or 4, and never a verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from assertions import no_loss
+from harness.errors import NothingArrives, WorkerDied
+from harness.scenario import Scenario
+from harness.session import Session
+from harness.store import SavedRun, UnfinishedRun
+from harness.topology import Pipeline
+from load.profiles import Steady
+from pipelines_under_test.kappa.pipeline import kappa
+
+pytestmark = pytest.mark.chaos
+
+
+def with_command(worker: str, command: Sequence[str]) -> Pipeline:
+    workers = [dataclasses.replace(w, command=command) if w.name == worker else w for w in kappa.workers]
+    return dataclasses.replace(kappa, workers=workers)
+
+
+def scenario(pipeline: Pipeline) -> Scenario:
+    return Scenario("broken", pipeline, Steady(rate=100, seconds=2), (), [no_loss()])
+
+
+def only_folder(out: Path) -> Path:
+    (folder,) = out.iterdir()
+    return folder
+
+
+def test_a_worker_that_dies_at_its_start_is_told_with_its_last_lines(gauntlet_session: Session, tmp_path: Path) -> None:
+    broken = with_command("converter", ["sh", "-c", "echo there is no such queue >&2; exit 3"])
+    with pytest.raises(WorkerDied, match="(?s)worker converter dies at its start.*there is no such queue"):
+        gauntlet_session.run(scenario(broken), tmp_path)
+    with pytest.raises(UnfinishedRun):
+        SavedRun.load(only_folder(tmp_path))
+    history = (only_folder(tmp_path) / "history.jsonl").read_text().splitlines()
+    assert any("no such queue" in json.loads(line).get("text", "") for line in history)
+    assert (only_folder(tmp_path) / "report.html").is_file()
+
+
+def test_a_command_that_does_not_exist_is_told_by_name(gauntlet_session: Session, tmp_path: Path) -> None:
+    with pytest.raises(WorkerDied, match=r"converter cannot be started: \./no-such-converter"):
+        gauntlet_session.run(scenario(with_command("converter", ["./no-such-converter"])), tmp_path)
+
+
+def test_a_pipeline_that_passes_nothing_on_is_told_by_the_hop_that_stays_empty(
+    gauntlet_session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.run.WARM_UP_WITHIN_S", 4.0)
+    with pytest.raises(NothingArrives, match="(?s)No event was seen at the hop 'published' within.*log of converter"):
+        gauntlet_session.run(scenario(with_command("converter", ["sleep", "600"])), tmp_path)
+
+
+def test_a_run_after_a_failed_one_gets_a_stack_of_its_own(gauntlet_session: Session, tmp_path: Path) -> None:
+    outcome = gauntlet_session.run(scenario(kappa), tmp_path)
+    assert outcome.verdict["verdict"] == "pass"

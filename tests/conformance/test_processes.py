@@ -1,0 +1,167 @@
+"""Processes and ports: started, ended, told of, and gone whatever way the harness goes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.backends.keeper import _IGNORED
+from harness.backends.process import Exit, Ports, Processes
+from harness.errors import HarnessFault
+
+
+@pytest.fixture
+def processes() -> Iterator[Processes]:
+    made = Processes()
+    yield made
+    made.close()
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_for(check: object, seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if check():  # type: ignore[operator]
+            return True
+        time.sleep(0.01)
+    return bool(check())  # type: ignore[operator]
+
+
+def test_an_exit_is_told_with_its_signal(processes: Processes, tmp_path: Path) -> None:
+    told: list[Exit] = []
+    child = processes.spawn(["sleep", "60"], tmp_path / "log", on_exit=told.append)
+    assert processes.signal(child.pid, signal.SIGKILL)
+    assert wait_for(lambda: told)
+    assert (told[0].pid, told[0].status, told[0].signal) == (child.pid, -9, "SIGKILL")
+    assert not processes.signal(child.pid, signal.SIGKILL), "a process that was reaped must not be signalled again"
+
+
+def test_output_goes_to_the_log_and_the_status_is_told(processes: Processes, tmp_path: Path) -> None:
+    child = processes.spawn(["sh", "-c", "echo out; echo err >&2; exit 7"], tmp_path / "log")
+    assert wait_for(lambda: processes.ended(child.pid))
+    ended = processes.ended(child.pid)
+    assert ended is not None
+    assert (ended.status, ended.signal) == (7, None)
+    assert (tmp_path / "log").read_text() == "out\nerr\n"
+
+
+def test_a_command_that_does_not_exist_is_an_error_with_its_name(processes: Processes, tmp_path: Path) -> None:
+    with pytest.raises(HarnessFault, match="no-such-program could not be started: No such file"):
+        processes.spawn(["no-such-program"], tmp_path / "log")
+
+
+def test_what_a_worker_left_in_its_group_dies_with_it(processes: Processes, tmp_path: Path) -> None:
+    child = processes.spawn(["sh", "-c", "sleep 300 & echo $!; wait"], tmp_path / "log")
+    assert wait_for(lambda: (tmp_path / "log").read_text().strip())
+    left = int((tmp_path / "log").read_text())
+    os.kill(child.pid, signal.SIGKILL)
+    assert wait_for(lambda: gone(left))
+
+
+def test_a_process_that_knows_nothing_of_sigterm_ends_by_it_at_once(processes: Processes, tmp_path: Path) -> None:
+    """Of its signals a child inherits what is ignored, and the keeper ignores some."""
+    child = processes.spawn(["sleep", "600"], tmp_path / "log")
+    ignored = next(x for x in Path(f"/proc/{child.pid}/status").read_text().splitlines() if x.startswith("SigIgn"))
+    mask = int(ignored.split()[1], 16)  # what our own parent ignores (SIGQUIT, under nohup) is not the keeper's doing
+    assert [n for n in _IGNORED if mask >> (n - 1) & 1] == []
+    processes.stop([child.pid], grace_s=30)
+    ended = processes.ended(child.pid)
+    assert ended is not None
+    assert ended.signal == "SIGTERM"
+
+
+def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(processes: Processes, tmp_path: Path) -> None:
+    child = processes.spawn(["sh", "-c", "trap '' TERM; echo ready; sleep 300"], tmp_path / "log")
+    assert wait_for(lambda: "ready" in (tmp_path / "log").read_text())
+    processes.stop([child.pid], grace_s=0.3)
+    ended = processes.ended(child.pid)
+    assert ended is not None
+    assert ended.signal == "SIGKILL"
+
+
+HARNESS = """
+import os, sys, time
+from pathlib import Path
+from harness.backends.process import Processes
+p = Processes()
+log = Path(sys.argv[1])
+pids = [p.spawn(["sleep", "300"], log).pid]
+pids.append(p.spawn(["sh", "-c", "setsid sleep 301 & echo escaped $!; sleep 302"], log).pid)
+while "escaped" not in log.read_text():
+    time.sleep(0.01)
+pids.append(int(log.read_text().split()[1]))
+print(p.temp, p._keeper.pid, *pids, flush=True)
+{after}
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "after"),
+    [
+        ("SIGKILL of the harness", "time.sleep(60)"),
+        ("an exception that nobody catches", "raise RuntimeError('boom')"),
+        ("a fork that holds the pipe open", "os.fork(); time.sleep(60)"),
+    ],
+)
+def test_nothing_outlives_the_harness(tmp_path: Path, way: str, after: str) -> None:
+    program = HARNESS.format(after=after)
+    harness = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "log")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert harness.stdout is not None
+    temp, keeper, *pids = harness.stdout.readline().split()
+    forked = [c.pid for c in psutil.Process(harness.pid).children() if c.pid != int(keeper)] if "fork" in way else []
+    if "exception" not in way:
+        harness.kill()
+    harness.wait(20)
+    try:
+        assert wait_for(lambda: all(gone(int(pid)) for pid in (keeper, *pids)), 5), way
+        assert wait_for(lambda: not Path(temp).exists(), 5)
+    finally:
+        for pid in forked:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_sigkill_of_the_keeper_takes_its_children_along(tmp_path: Path) -> None:
+    processes = Processes()
+    child = processes.spawn(["sleep", "300"], tmp_path / "log")
+    processes._keeper.kill()
+    assert wait_for(lambda: gone(child.pid))
+    with pytest.raises(HarnessFault, match="keeper"):
+        processes.spawn(["sleep", "1"], tmp_path / "log")
+    temp = processes.temp
+    processes.close()
+    assert temp.exists(), "only the keeper could have removed it …"
+    temp.rmdir()
+
+
+def test_ports_are_distinct_bindable_and_held_against_another_harness() -> None:
+    ports = Ports()
+    taken = [ports.take() for _ in range(50)]
+    assert len(set(taken)) == 50
+    for port in taken:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", port))
+        claim = socket.socket(socket.AF_UNIX)
+        with pytest.raises(OSError, match="in use"):
+            claim.bind(f"\0gauntlet-port-{port}")
+        claim.close()
+    ports.close()

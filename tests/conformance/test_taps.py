@@ -1,0 +1,237 @@
+"""Taps: what they see, what they can swear to, and when they must not."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from harness.services import pubsub
+from harness.services.base import SinkReading, SinkTap
+from harness.services.bigtable import read_rows
+from harness.services.kafka import KafkaTap
+from harness.services.pubsub import PubSubTap
+from harness.services.sqlite import SqliteServer, sqlite_tap
+from harness.stack import Stack
+from harness.topology import Cells, CountedCell, KafkaHop, PubSubHop, Sqlite, SqliteHop
+
+
+def event_id(value: bytes, attributes: Mapping[str, str]) -> str | None:
+    return str(json.loads(value)["id"])
+
+
+def record(run: str, sequence: int, producer: int = 1) -> bytes:
+    return json.dumps({"id": f"{run}-{producer:04d}-{sequence:010d}"}).encode()
+
+
+def now_ms() -> float:
+    return time.time() * 1000
+
+
+@pytest.fixture
+def run(stack: Stack) -> Iterator[str]:
+    """A run's tag, with every topic, subscription and table made fresh for it."""
+    tag = uuid.uuid4().hex[:8]
+    for service in stack.servers:
+        stack.make(service, tag)
+    yield tag
+    stack.remove(tag)
+
+
+def wait(check: Any, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+# ---------------------------------------------------------------------------------------------------------- Kafka
+
+
+def kafka_tap(stack: Stack, run: str) -> KafkaTap:
+    server: Any = stack.servers["kafka"]
+    return KafkaTap(KafkaHop("source", "kafka", "source", "source", event_id), server, f"source-{run}", run, now_ms)
+
+
+def produce(stack: Stack, topic: str, values: Sequence[bytes]) -> None:
+    producer = Producer({"bootstrap.servers": stack.servers["kafka"].direct})
+    for i, value in enumerate(values):
+        producer.produce(topic, value, partition=i % 4)
+    assert producer.flush(20) == 0
+
+
+def test_a_kafka_tap_sees_every_record_and_swears_to_it(stack: Stack, run: str) -> None:
+    tap = kafka_tap(stack, run)
+    tap.start()
+    produce(stack, f"source-{run}", [record(run, i) for i in range(500)] + [record(run, 0, producer=0)])
+    result = tap.finish()
+    assert result.certified, result.reason
+    assert sorted(result.frame.filter(producer=1)["sequence"]) == list(range(500))
+    assert (tap.count(), tap.distinct(), tap.warm()) == (500, 500, True)
+
+
+def test_unreadable_and_foreign_ids_are_kept_with_their_bytes(stack: Stack, run: str) -> None:
+    tap = kafka_tap(stack, run)
+    tap.start()
+    produce(stack, f"source-{run}", [b"not json", record("00000000", 5), record(run, 6)])
+    frame = tap.finish().frame
+    assert sorted(frame["sequence"]) == [-1, -1, 6]
+    assert set(frame.filter(producer=-1)["raw"]) == {b"not json", record("00000000", 5)}
+
+
+def test_a_kafka_tap_with_a_gap_is_not_certified(stack: Stack, run: str) -> None:
+    """Records that were deleted before they were read: it reads what is left and must not swear to it."""
+    topic = f"source-{run}"
+    produce(stack, topic, [record(run, i) for i in range(40)])
+    admin = AdminClient({"bootstrap.servers": stack.servers["kafka"].direct})
+    for future in admin.delete_records([TopicPartition(topic, 0, 5)]).values():
+        future.result(20)
+    tap = kafka_tap(stack, run)
+    tap.start()
+    result = tap.finish(timeout_s=3)
+    assert not result.certified
+    assert "partition 0" in result.reason or "did not reach the end" in result.reason
+
+
+# -------------------------------------------------------------------------------------------------------- Pub/Sub
+
+
+def pubsub_tap(stack: Stack, run: str) -> PubSubTap:
+    server: Any = stack.servers["pubsub"]
+    hop = PubSubHop("published", "pubsub", topic="published", event_id=event_id)
+    return PubSubTap(hop, server, stack.names(run)["published"], run, now_ms)
+
+
+def publish(stack: Stack, run: str, values: Sequence[bytes]) -> None:
+    publisher, _ = pubsub.clients(stack.servers["pubsub"].direct)
+    topic = stack.names(run)["published"]
+    publisher.publish(request={"topic": topic, "messages": [{"data": v} for v in values]}, timeout=10)
+
+
+def test_a_pubsub_tap_counts_messages_and_swears_after_sentinel_and_quiet(stack: Stack, run: str) -> None:
+    tap = pubsub_tap(stack, run)
+    tap.start()
+    publish(stack, run, [record(run, i) for i in range(200)] + [record(run, 7)])
+    wait(lambda: tap.count() == 201)
+    begin = time.monotonic()
+    result = tap.finish()
+    assert result.certified, result.reason
+    assert time.monotonic() - begin > 0.9 * pubsub.TAP_DEADLINE_S
+    assert len(result.frame) == 201
+    assert result.frame["message_id"].n_unique() == 201
+    assert tap.distinct() == 200
+
+
+def test_a_pubsub_tap_that_never_was_quiet_is_not_certified(stack: Stack, run: str) -> None:
+    tap = pubsub_tap(stack, run)
+    tap.start()
+    publish(stack, run, [record(run, 1)])
+    wait(lambda: tap.count() == 1)
+    result = tap.finish(timeout_s=1)
+    assert not result.certified
+    assert "never was quiet" in result.reason
+
+
+def test_a_pubsub_tap_whose_subscription_is_gone_is_not_certified(stack: Stack, run: str) -> None:
+    tap = pubsub_tap(stack, run)
+    tap.start()
+    publish(stack, run, [record(run, 1)])
+    wait(lambda: tap.count() == 1)
+    tap._subscriber.delete_subscription(request={"subscription": tap._subscription}, timeout=5)
+    result = tap.finish(timeout_s=12)
+    assert not result.certified
+
+
+# ---------------------------------------------------------------------------------------------------------- sinks
+
+CELLS = [Cells("country", ["country"], [10])]
+
+
+def cell(count: int, weight: int = 5) -> CountedCell:
+    return CountedCell("country", ("US",), 10, 1_790_000_000_000, count, weight)
+
+
+def test_a_sink_is_summed_by_cell_and_certified_by_two_equal_readings() -> None:
+    tap = SinkTap("sink", lambda: SinkReading([cell(2), cell(3)], None), CELLS, time.time)
+    result = tap_finish(tap)
+    assert result.certified
+    assert result.frame.to_dicts() == [
+        {
+            "dimension": "country",
+            "key": "US",
+            "window_s": 10,
+            "window_start_ms": 1_790_000_000_000,
+            "count": 5,
+            "weight": 10,
+        }
+    ]
+
+
+def test_a_sink_that_still_moves_is_not_certified() -> None:
+    counts = iter(range(1000))
+    tap = SinkTap("sink", lambda: SinkReading([cell(next(counts))], None), CELLS, time.time)
+    result = tap_finish(tap)
+    assert not result.certified
+    assert "differ" in result.reason
+
+
+def test_a_sink_that_cannot_be_read_is_not_certified() -> None:
+    def fail() -> SinkReading:
+        raise OSError("gone")
+
+    result = tap_finish(SinkTap("sink", fail, CELLS, time.time))
+    assert not result.certified
+    assert "gone" in result.reason
+
+
+def tap_finish(tap: SinkTap) -> Any:
+    tap.start()
+    time.sleep(0.1)
+    return tap.finish()
+
+
+def test_sqlite_is_read_by_the_hops_query_and_empty_before_there_is_a_table(tmp_path: Path) -> None:
+    server = SqliteServer(Sqlite("db", databases=["counts"]), tmp_path)
+    server.start()
+    path = server.names("1a2b3c4d")["counts"]
+    hop = SqliteHop("counts", "db", database="counts", query="SELECT n, w FROM c", cells=lambda r: [cell(r[0], r[1])])
+    assert len(tap_finish(sqlite_tap(hop, path, CELLS, time.time)).frame) == 0
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE c (n, w)")
+        connection.execute("INSERT INTO c VALUES (4, 40)")
+    result = tap_finish(sqlite_tap(hop, path, CELLS, time.time))
+    assert (result.certified, result.frame["count"].to_list()) == (True, [4])
+    server.remove({"counts": path})
+    assert not Path(path).exists()
+
+
+def test_bigtable_rows_come_whole_with_all_versions(stack: Stack, run: str) -> None:
+    """Also a value that the server sends in pieces and a row of many cells."""
+    from google.cloud.bigtable_v2.types import bigtable
+
+    server: Any = stack.servers["bigtable"]
+    table = stack.names(run)["aggregates"]
+    request = bigtable.MutateRowsRequest.pb()(table_name=table)
+    for row in range(3):
+        entry = request.entries.add(row_key=b"row-%d" % row)
+        for qualifier in range(50):
+            for version in (1000, 2000):
+                cell = entry.mutations.add().set_cell
+                cell.family_name, cell.column_qualifier = "seen", b"q%02d" % qualifier
+                cell.timestamp_micros, cell.value = version, b"%d" % version + b"x" * (300_000 if qualifier == 7 else 0)
+    call = server.channel.unary_stream("/google.bigtable.v2.Bigtable/MutateRows")
+    assert list(call(request.SerializeToString(), timeout=20))
+    rows = list(read_rows(server.channel, table))
+    assert [r.key for r in rows] == [b"row-0", b"row-1", b"row-2"]
+    for row in rows:
+        assert len(row.cells) == 50
+        assert [t for t, _ in row.cells["seen", b"q03"]] == [2000, 1000]
+        assert len(row.cells["seen", b"q07"][0][1]) == 300_004

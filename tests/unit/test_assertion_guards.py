@@ -1,0 +1,210 @@
+"""The guards: each turns a run that cannot say into inconclusive, and none is ever a violation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from saved_run import World
+
+from assertions.base import Assertion, Finding
+from assertions.clock_steady import ClockSteady
+from assertions.faults_effective import FaultsEffective
+from assertions.ledger_settled import LedgerSettled
+from assertions.load_delivered import LoadDelivered
+from assertions.machine_healthy import MachineHealthy
+from assertions.registry import GUARDS
+from assertions.services_alive import ServicesAlive
+from assertions.taps_complete import TapsComplete
+from faults.base import Evidence
+from harness.store import NotObserved
+
+
+def check(guard: Assertion, world: World, tmp_path: Path) -> Finding:
+    return guard.check(world.save(tmp_path))
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
+def test_a_healthy_run_passes_every_guard(tmp_path: Path, guard: Assertion) -> None:
+    finding = check(guard, World(users=2), tmp_path)
+    assert (finding.verdict, list(finding.examples)) == ("pass", [])
+
+
+# --------------------------------------------------------------------------------------------- load_delivered
+
+
+@pytest.mark.parametrize(("failed", "verdict"), [(100, "pass"), (101, "inconclusive")])
+def test_95_percent_of_the_plan_must_be_acknowledged(tmp_path: Path, failed: int, verdict: str) -> None:
+    world = World()
+    world.outcome[-failed:] = "f"  # of 2,000
+    for copies in world.copies.values():
+        copies[-failed:] = 0
+    finding = check(LoadDelivered(), world, tmp_path)
+    assert finding.verdict == verdict
+    assert finding.figures["planned"] == 2000
+    assert (finding.figures["acked"], finding.figures["failed"]) == (2000 - failed, failed)
+
+
+def test_load_that_broke_off_was_not_delivered(tmp_path: Path) -> None:
+    world = World()
+    world.outcome[1000:] = "-"  # never came to it
+    for copies in world.copies.values():
+        copies[1000:] = 0
+    finding = check(LoadDelivered(), world, tmp_path)
+    assert (finding.verdict, finding.figures["share"], finding.figures["behind_ms"]) == ("inconclusive", 0.5, 1.5)
+
+
+def test_ambiguous_is_not_acknowledged(tmp_path: Path) -> None:
+    world = World()
+    world.outcome[:200] = "?"
+    finding = check(LoadDelivered(), world, tmp_path)
+    assert (finding.verdict, finding.figures["sent"], finding.figures["ambiguous"]) == ("inconclusive", 2000, 200)
+
+
+# --------------------------------------------------------------------------------------------- ledger_settled
+
+
+def test_an_acknowledged_event_that_is_not_in_the_log(tmp_path: Path) -> None:
+    world = World().lose("source", int(World().sound[4]))
+    finding = check(LedgerSettled(), world, tmp_path)
+    assert finding.verdict == "inconclusive"
+    assert "a service lost data" in finding.summary
+    assert [e["event"] for e in finding.examples] == [world.event_id(world.sound[4])]
+
+
+def test_ambiguity_is_told_and_settled(tmp_path: Path) -> None:
+    world = World()
+    world.outcome[world.sound[:10]] = "e"
+    world.outcome[world.sound[10:15]] = "?"
+    world.lose("source", *(int(p) for p in world.sound[:3]))
+    world.double("source", int(world.sound[30]))
+    finding = check(LedgerSettled(), world, tmp_path)
+    assert finding.verdict == "pass"
+    told = ("ambiguous", "ambiguous_present", "ambiguous_absent", "acked_but_absent", "source_copies")
+    assert [finding.figures[name] for name in told] == [15, 12, 3, 0, 1]
+    assert finding.figures["must_arrive"] == len(world.sound) - 3
+
+
+def test_what_surely_was_not_sent_and_is_there(tmp_path: Path) -> None:
+    world = World()
+    world.outcome[world.sound[4]] = "f"
+    finding = check(LedgerSettled(), world, tmp_path)
+    assert (finding.verdict, finding.figures["failed_but_present"]) == ("inconclusive", 1)
+
+
+def test_an_uncertified_source_settles_nothing(tmp_path: Path) -> None:
+    world = World()
+    world.uncertified["source"] = "a gap"
+    assert check(LedgerSettled(), world, tmp_path).verdict == "inconclusive"
+
+
+# ---------------------------------------------------------------------------------------------- taps_complete
+
+
+@pytest.mark.parametrize("hop", ["source", "intermediate", "dead-letters", "published", "aggregates"])
+def test_each_tap_must_be_certified_and_stored(tmp_path: Path, hop: str) -> None:
+    world = World()
+    world.uncertified[hop] = "offsets 4 … 7 are missing"
+    finding = check(TapsComplete(), world, tmp_path / "a")
+    assert finding.verdict == "inconclusive"
+    assert list(finding.examples) == [{"hop": hop, "reason": "offsets 4 … 7 are missing"}]
+    world = World()
+    world.without = {hop}
+    assert check(TapsComplete(), world, tmp_path / "b").verdict == "inconclusive"
+    world = World()
+    world.silent = {"tap"}
+    assert len(check(TapsComplete(), world, tmp_path / "c").examples) == 5
+
+
+# ------------------------------------------------------------------------------------------- faults_effective
+
+
+def _evidence(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+    def evidence_of(run: object, window: object) -> Evidence:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("faults.evidence.evidence_of", evidence_of)
+
+
+def test_faults_that_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _evidence(monkeypatch, Evidence(True, "a new pid", {"pid": 3}))
+    world = World().fault("kill", "converter", 3.0, 4.0).fault("kill", "converter", 6.0, 7.0)
+    finding = check(FaultsEffective(), world, tmp_path)
+    assert finding.verdict == "pass"
+    assert finding.figures == {"scheduled": 2, "injected": 2, "bit": 2}
+
+
+def test_a_fault_that_did_not_bite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _evidence(monkeypatch, Evidence(False, "not proven: the link carried nothing", {"bytes": 0}))
+    finding = check(FaultsEffective(), World().fault("partition", "a->b", 3.0, 4.0), tmp_path)
+    assert finding.verdict == "inconclusive"
+    assert "did not bite: not proven: the link carried nothing" in finding.summary
+    assert finding.examples[0]["figures"] == {"bytes": 0}
+
+
+def test_a_fault_that_was_never_injected_or_never_healed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _evidence(monkeypatch, Evidence(True, "", {}))
+    world = World()
+    world.schedule.append({"fault": "kill", "target": "converter", "at": 30.0, "seconds": 0.0, "params": {}})
+    finding = check(FaultsEffective(), world, tmp_path / "a")
+    assert finding.verdict == "inconclusive"
+    assert "kill converter at 30 s was never injected" in finding.summary
+    finding = check(FaultsEffective(), World().fault("pause", "converter", 3.0, None), tmp_path / "b")
+    assert (finding.verdict, finding.figures["bit"]) == ("inconclusive", 0)
+
+
+def test_a_proof_that_lacks_its_samples_is_no_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _evidence(monkeypatch, NotObserved("the samples of the links were not stored"))
+    finding = check(FaultsEffective(), World().fault("kill", "converter", 3.0, 4.0), tmp_path)
+    assert finding.verdict == "inconclusive"
+    assert "samples of the links" in finding.summary
+
+
+def test_the_real_proof_is_asked(tmp_path: Path) -> None:
+    """A kill with nothing in the history that shows it: the fault's own evidence says no."""
+    world = World().fault("kill", "converter", 3.0, 4.0, killed={"converter": {"pid": 1}})
+    assert check(FaultsEffective(), world, tmp_path).verdict == "inconclusive"
+
+
+# ----------------------------------------------------------------------- services, clock, machine
+
+
+def test_a_service_that_died_by_itself(tmp_path: Path) -> None:
+    world = World().happen("service-exit", service="kafka", pid=7, status=137, signal=9, asked=False)
+    finding = check(ServicesAlive(), world, tmp_path)
+    assert finding.verdict == "inconclusive"
+    assert finding.figures == {"deaths": {"kafka": 1}}
+    assert (finding.examples[0]["at_s"], finding.examples[0]["log"]) == (5.0, "logs/kafka.log")
+
+
+def test_a_service_that_was_killed_on_purpose(tmp_path: Path) -> None:
+    world = World().happen("service-exit", service="kafka", pid=7, status=137, signal=9, asked=True)
+    assert check(ServicesAlive(), world, tmp_path).verdict == "pass"
+
+
+@pytest.mark.parametrize(("drift", "verdict"), [(-249, "pass"), (251, "inconclusive"), (-3_600_000, "inconclusive")])
+def test_a_clock_that_was_set(tmp_path: Path, drift: float, verdict: str) -> None:
+    world = World().happen("clock", wall_minus_mono_ms_drift=drift)
+    finding = check(ClockSteady(), world, tmp_path)
+    assert (finding.verdict, finding.figures["drift_ms"]) == (verdict, drift)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"oom_kills": 1, "disk_free_bytes": 10**10, "disk_full": False},
+        {"oom_kills": 0, "disk_free_bytes": 10**6, "disk_full": True},
+    ],
+)
+def test_a_machine_that_ran_out_of_something(tmp_path: Path, record: dict[str, Any]) -> None:
+    assert check(MachineHealthy(), World().happen("machine", **record), tmp_path).verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(("guard", "kind"), [(ClockSteady(), "clock"), (MachineHealthy(), "machine")])
+def test_what_nobody_watched_is_no_pass(tmp_path: Path, guard: Assertion, kind: str) -> None:
+    world = World()
+    world.silent = {kind}
+    assert check(guard, world, tmp_path).verdict == "inconclusive"

@@ -1,0 +1,120 @@
+"""The snippets of the pages that a stranger follows are run as they stand there, and say what the code says."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import faults
+import harness.topology
+from examples.orders import pipeline, schema
+from faults.reset_connections import ResetConnections
+from harness import catalog, cli
+from harness.topology import UsageError
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def snippets(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def run(page: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs the page's Python from top to bottom, as one module in which `known` was imported; returns its names."""
+    names: dict[str, Any] = {"__name__": __name__, **known}
+    for text in snippets(page, "python"):
+        exec(compile(text, page, "exec", dont_inherit=True), names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def shop() -> dict[str, Any]:
+    return run("bring-your-own-pipeline.md", {**vars(harness.topology), "HERE": pipeline.HERE, "schema": schema})
+
+
+def test_the_page_declares_what_the_example_does(shop: dict[str, Any]) -> None:
+    assert shop["services"] == pipeline.orders.services
+    assert shop["enrich"] == pipeline.enrich
+    assert shop["cells"] == pipeline.orders.cells
+    row = ("US", "ios", 1_790_000_010, 3, 12_345)
+    assert list(shop["cells_in_row"](row)) == list(pipeline.cells_in_row(row))
+    text = (DOCS / "bring-your-own-pipeline.md").read_text()
+    assert pipeline.orders.encode is not None
+    assert pipeline.orders.encode in text
+    assert (
+        f"it declares {pipeline.orders.max_quiet_s:g} s. The default is {harness.topology.Pipeline.max_quiet_s:g} s"
+        in text
+    )
+    for hop in ("orders", "sales"):
+        assert f'Hop("{hop}", ' in re.sub(r"\(\s+", "(", text).replace(",\n    ", ", ")
+
+
+def test_its_command_runs_the_example() -> None:
+    (command,) = snippets("bring-your-own-pipeline.md", "sh")
+    program, *words = shlex.split(command)
+    given = cli._parser().parse_args(words)
+    assert (program, given.command) == ("gauntlet", "run")
+    chosen = catalog.fitted(catalog.scenario(given.scenario), catalog.pipeline(given.pipeline))
+    load = dataclasses.replace(chosen.load, rate=given.rate, seconds=given.seconds)
+    assert chosen.with_(load=load).validate().pipeline is pipeline.orders
+
+
+def test_its_test_is_one(shop: dict[str, Any]) -> None:
+    """It is run on real services in tests/chaos/test_examples.py, but for the order of the faults."""
+    test = shop["test_every_order_is_counted_once"]
+    assert [mark.name for mark in test.pytestmark] == ["chaos"]
+    with pytest.raises(_Asked) as asked:
+        test(_Gauntlet())
+    given_pipeline, load, schedule = asked.value.args[0]
+    catalog.scenario("steady").with_(pipeline=given_pipeline, load=load, faults=schedule, assertions=()).validate()
+
+
+class _Asked(Exception):
+    pass
+
+
+class _Gauntlet:
+    def run(self, *asked: object) -> None:
+        raise _Asked(asked)
+
+
+def test_its_error_message_is_the_one_that_is_told() -> None:
+    (told,) = snippets("bring-your-own-pipeline.md", "text")
+    wrong = dataclasses.replace(pipeline.enrich, env={**pipeline.enrich.env, "PRICED": "{prized}"})
+    with pytest.raises(UsageError) as raised:
+        dataclasses.replace(pipeline.orders, workers=(wrong, pipeline.counter)).validate()
+    assert told == f"gauntlet: {raised.value}\n"
+
+
+def test_every_fault_of_the_page_does_what_the_real_one_does() -> None:
+    names = run("adding-a-fault.md", {**vars(faults.base), **vars(faults.reset_connections)})
+    shown, real = names["ResetConnections"]("a->b"), ResetConnections("a->b")
+    assert (shown.name, shown.about, shown.acts_on, shown.as_dict()) == (
+        real.name,
+        real.about,
+        real.acts_on,
+        real.as_dict(),
+    )
+    system = _System()
+    assert shown.inject(system, ["a->b"]) == real.inject(system, ["a->b"])
+    assert shown.heal(system, ["a->b"]) == real.heal(system, ["a->b"])
+    assert system.calls[0::2] == [*system.calls[1::2]]
+
+
+class _System:
+    """Notes what a fault does, call by call."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+
+    def add_toxic(self, *asked: object) -> None:
+        self.calls.append(("add", *map(str, asked)))
+
+    def remove_toxic(self, *asked: object) -> None:
+        self.calls.append(("remove", *map(str, asked)))

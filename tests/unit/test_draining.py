@@ -1,0 +1,90 @@
+"""Draining ends for the right reason: all there and quiet; quiet but incomplete; stuck; crashing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness import draining
+from harness.history import History
+from harness.topology import Pipeline
+from load.events import Plan
+from load.profiles import Steady
+from pipelines_under_test.kappa.pipeline import kappa
+
+PLAN = Plan(Steady(rate=100, seconds=1, share_poison=0.0), 7, 1, 1_790_000_000_000, "1a2b3c4d")
+
+
+class Tap:
+    """A hop that has seen so many events, the last of them when the test began or `moving` all the time."""
+
+    def __init__(self, seen: int, moving: bool = False) -> None:
+        self.seen, self.moving, self.began = seen, moving, time.monotonic()
+
+    def distinct(self) -> int:
+        return self.seen
+
+    def last_moved(self) -> float:
+        return time.monotonic() if self.moving else self.began
+
+    def events_by_producer(self) -> dict[int, list[int]]:
+        return {0: [0, 1], 1: list(range(self.seen))}
+
+
+def drained(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    aggregates: int = 102,
+    lag: int | None = 0,
+    crashing: str | None = None,
+    moving: bool = False,
+    quiet: float = 0.3,
+) -> tuple[str, dict[str, Any], float]:
+    """The reason, its record, and how long it took; time-outs a hundredth of the real ones."""
+    monkeypatch.setattr(draining, "STUCK_AFTER_S", 1.2)
+    monkeypatch.setattr(draining, "CAP_S", 2.0)
+    pipeline: Pipeline = kappa.__class__(**{**vars(kappa), "max_quiet_s": quiet})
+    taps: Any = {h.name: Tap(100) for h in kappa.hops} | {"aggregates": Tap(aggregates, moving)}
+    stack: Any = SimpleNamespace(servers={"kafka": SimpleNamespace(lag=lambda group, topic: lag)})
+    supervisor: Any = SimpleNamespace(crash_loop=lambda: crashing)
+    names = {n: n for n in pipeline.resources()}
+    history = History(tmp_path / "history.jsonl")
+    begin = time.monotonic()
+    reason = draining.until_drained(pipeline, stack, supervisor, taps, names, history, PLAN)
+    record = next(r for r in history.records if r["kind"] == "drain-end")
+    assert record["reason"] == reason
+    return reason, record, time.monotonic() - begin
+
+
+def test_it_waits_out_the_quiet_although_all_has_been_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ending at once would pass a pipeline without deduplication."""
+    reason, record, took = drained(tmp_path, monkeypatch, quiet=0.8)
+    assert (reason, record["missing"]) == ("drained", {})
+    assert took >= 0.8
+
+
+def test_what_is_missing_after_twice_the_quiet_is_not_coming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason, record, took = drained(tmp_path, monkeypatch, aggregates=99)
+    assert (reason, record["missing"]) == ("quiet", {"aggregates": 3})
+    assert took >= 0.6
+
+
+@pytest.mark.parametrize("lag", [5, None])
+def test_a_lag_that_is_left_or_not_known_is_never_drained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lag: int | None
+) -> None:
+    assert drained(tmp_path, monkeypatch, lag=lag)[0] == "stuck"
+
+
+def test_a_crash_loop_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason, record, _ = drained(tmp_path, monkeypatch, aggregates=50, crashing="aggregator")
+    assert (reason, record["crashing"]) == ("crash-loop", "aggregator")
+
+
+def test_what_never_comes_to_rest_ends_at_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert drained(tmp_path, monkeypatch, moving=True)[0] == "cap"

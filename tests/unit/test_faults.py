@@ -1,0 +1,309 @@
+"""A fault is a value; its proof that it bit is a pure function of what was recorded, and fails for want of any mark."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+import pytest
+
+from faults import (
+    FAULTS,
+    Fault,
+    bandwidth,
+    black_hole,
+    fault_from_dict,
+    kill,
+    kill_broker,
+    latency,
+    lose_acks,
+    partition,
+    pause,
+    redeliver,
+    reset_connections,
+    terminate,
+)
+from faults.evidence import evidence_of, idle_rate
+from harness.scenario import schedule
+from harness.store import FaultWindow
+from harness.topology import UsageError
+from pipelines_under_test.kappa.pipeline import kappa
+
+LINK = "converter->pubsub"
+START, END = 110.0, 113.0
+LOAD_END, COLLECT = 120.0, 140.0
+
+
+@dataclasses.dataclass
+class Observed:
+    """A saved run's recorded part, as far as faults read it."""
+
+    links: pl.DataFrame
+    history: list[dict[str, Any]]
+    arrivals: list[float]
+
+    meta: Any = dataclasses.field(
+        default_factory=lambda: {
+            "pipeline": {
+                "links": [
+                    {"name": "converter->kafka", "worker": "converter", "service": "kafka"},
+                    {"name": LINK, "worker": "converter", "service": "pubsub"},
+                ],
+                "workers": [{"name": "converter", "reads": "intermediate"}],
+            }
+        }
+    )
+
+    def hop(self, name: str) -> pl.DataFrame:
+        return pl.DataFrame({"seen_ms": [t * 1000 for t in self.arrivals]}, schema={"seen_ms": pl.Float64})
+
+
+def recorded(
+    *,
+    rate: float = 100_000,
+    during: tuple[float, float] = (0, 0),
+    connections_during: int = 0,
+    closed: int = 1,
+    idle: float = 0,
+    history: list[dict[str, Any]] | None = None,
+    arrivals: list[float] | None = None,
+    end: float = END,
+) -> Observed:
+    """Links at `rate` bytes a second each way until the load ends, except in the fault's window."""
+    rows = []
+    requests = responses = 0.0
+    opened, closed_now = 1, 0
+    t = 100.0
+    while t <= COLLECT:
+        inside = START < t <= end
+        loaded = t <= LOAD_END
+        requests += 0.2 * (during[0] if inside else rate if loaded else idle)
+        responses += 0.2 * (during[1] if inside else rate if loaded else idle)
+        if inside and closed_now == 0:
+            closed_now = closed
+        if t > end and closed and opened == 1:
+            opened = 1 + closed
+        connected = connections_during if inside else 1
+        for link in ("converter->kafka", LINK):
+            rows.append((t, link, connected, opened, closed_now, int(requests), int(responses)))
+        t = round(t + 0.2, 3)
+    links = pl.DataFrame(rows, ["t", "link", "connections", "opened", "closed", "requests", "responses"], orient="row")
+    always = [{"t": LOAD_END, "kind": "load-end"}, {"t": COLLECT, "kind": "stage", "stage": "collect"}]
+    seen = [100 + i * 0.01 for i in range(2000)] if arrivals is None else arrivals
+    return Observed(links, (history or []) + always, seen)
+
+
+def window(fault: str, target: str = LINK, end: float = END, **seen: Any) -> FaultWindow:
+    return FaultWindow(0, fault, target, START, end, {}, seen)
+
+
+KILLED = {"killed": {"converter": {"pid": 1, "started": 90.0}}}
+KILL_HISTORY = [
+    {"t": START + 0.01, "kind": "worker-exit", "worker": "converter", "pid": 1, "status": -9},
+    {"t": START + 0.3, "kind": "worker-start", "worker": "converter", "pid": 2},
+]
+CUT = {"links": [LINK], "answered": {LINK: False}}
+HOLE = {"links": [LINK], "eaten_before": {LINK: {"upstream": 0}}, "eaten_after": {LINK: {"upstream": 900}}}
+SLOW = {"links": [LINK], "ms": 200, "probe_before_s": {LINK: 0.001}, "probe_during_s": {LINK: 0.202}}
+EATEN = {
+    "links": [LINK],
+    "eaten_before": {LINK: {"downstream": 5}},
+    "eaten_after": {LINK: {"downstream": 90}},
+    "pulses": 7,
+}
+STOPPED = {"states": {"converter": "stopped"}}
+BROKER = {"killed": {"kafka": {"pid": 1, "status": -9}}, "back": {"kafka": {"pid": 2}}}
+SOUGHT = {"sought": {"aggregator": {"back_s": 5.0, "hop": "published", "links": [LINK]}}}
+
+#: fault, what it observed, what was recorded: each bit.
+BITTEN: dict[str, tuple[str, Mapping[str, Any], dict[str, Any]]] = {
+    "kill": ("kill", KILLED, {"history": KILL_HISTORY}),
+    "terminate": ("terminate", KILLED, {"history": [{**KILL_HISTORY[0], "status": 0}, KILL_HISTORY[1]]}),
+    "kill_broker": ("kill_broker", BROKER, {}),
+    "pause": ("pause", STOPPED, {"connections_during": 1}),
+    "partition": ("partition", CUT, {}),
+    "black_hole": ("black_hole", HOLE, {"during": (500, 0), "connections_during": 1}),
+    "latency": ("latency", SLOW, {"during": (50_000, 50_000), "connections_during": 1}),
+    "bandwidth": ("bandwidth", {"links": [LINK], "kb_per_s": 50}, {"during": (50_000, 9), "connections_during": 1}),
+    "reset_connections": ("reset_connections", {"links": [LINK]}, {"during": (50_000, 9)}),
+    "lose_acks": ("lose_acks", EATEN, {"during": (50_000, 9)}),
+    "redeliver": ("redeliver", SOUGHT, {"during": (100_000, 300_000), "connections_during": 1}),
+}
+
+#: The same, with one mark of the proof taken away: none may be taken as bitten.
+NOT_BITTEN: dict[str, tuple[str, Mapping[str, Any], dict[str, Any], str]] = {
+    "kill: the process lives on": ("kill", KILLED, {"history": KILL_HISTORY[1:]}, "ended by the signal"),
+    "kill: it ended by itself": (
+        "kill",
+        KILLED,
+        {"history": [{**KILL_HISTORY[0], "status": 1}, KILL_HISTORY[1]]},
+        "by the signal",
+    ),
+    "kill: not started again": ("kill", KILLED, {"history": KILL_HISTORY[:1]}, "started again"),
+    "kill: idle": ("kill", KILLED, {"history": KILL_HISTORY, "rate": 0}, "at work"),
+    "kill: nothing waited": ("kill", KILLED, {"history": KILL_HISTORY, "arrivals": []}, "0 messages waited"),
+    "kill: no process": ("kill", {"killed": {}}, {}, "no process"),
+    "terminate: it had to be killed": ("terminate", KILLED, {"history": KILL_HISTORY}, "on request"),
+    "broker: same pid": ("kill_broker", {**BROKER, "back": {"kafka": {"pid": 1}}}, {}, "another pid"),
+    "broker: ended otherwise": ("kill_broker", {**BROKER, "killed": {"kafka": {"pid": 1, "status": 0}}}, {}, "signal"),
+    "broker: connections stayed": ("kill_broker", BROKER, {"connections_during": 1}, "0 links lost"),
+    "broker: idle": ("kill_broker", BROKER, {"rate": 0}, "at work"),
+    "pause: it ran on": ("pause", {"states": {"converter": "sleeping"}}, {"connections_during": 1}, "sleeping"),
+    "pause: it sent": ("pause", STOPPED, {"during": (500, 0)}, "while stopped"),
+    "pause: idle": ("pause", STOPPED, {"rate": 0}, "at work"),
+    "pause: nothing waited": ("pause", STOPPED, {"arrivals": []}, "0 messages waited"),
+    "partition: idle": ("partition", CUT, {"rate": 0}, "carrying bytes"),
+    "partition: only idle chatter": ("partition", CUT, {"rate": 3000, "idle": 2900}, "carrying bytes"),
+    "partition: connections stayed": ("partition", CUT, {"connections_during": 1}, "were cut"),
+    "partition: bytes passed": ("partition", CUT, {"during": (0, 40)}, "bytes passed"),
+    "partition: it answered": ("partition", {**CUT, "answered": {LINK: True}}, {}, "refused"),
+    "black hole: nothing sent": ("black_hole", HOLE, {"during": (0, 0)}, "0 bytes were sent"),
+    "black hole: answered": ("black_hole", HOLE, {"during": (500, 50)}, "were answered"),
+    "black hole: nothing eaten": (
+        "black_hole",
+        {**HOLE, "eaten_after": {LINK: {"upstream": 0}}},
+        {"during": (500, 0)},
+        "swallowed 0",
+    ),
+    "black hole: idle": ("black_hole", HOLE, {"rate": 0, "during": (500, 0)}, "carrying bytes"),
+    "latency: not slower": (
+        "latency",
+        {**SLOW, "probe_during_s": {LINK: 0.001}},
+        {"during": (50_000, 9)},
+        "took 0.001",
+    ),
+    "latency: no probe": ("latency", {**SLOW, "probe_during_s": {}}, {"during": (50_000, 9)}, "took None"),
+    "latency: idle": ("latency", SLOW, {}, "carrying bytes"),
+    "bandwidth: less was offered": (
+        "bandwidth",
+        {"links": [LINK], "kb_per_s": 500},
+        {"during": (50_000, 9)},
+        "more than the limit",
+    ),
+    "bandwidth: more went through": (
+        "bandwidth",
+        {"links": [LINK], "kb_per_s": 50},
+        {"during": (90_000, 9)},
+        "meanwhile",
+    ),
+    "bandwidth: nothing went through": (
+        "bandwidth",
+        {"links": [LINK], "kb_per_s": 50},
+        {"during": (0, 0)},
+        "meanwhile",
+    ),
+    "reset: none closed": (
+        "reset_connections",
+        {"links": [LINK]},
+        {"during": (50_000, 9), "closed": 0},
+        "0 connections were closed",
+    ),
+    "reset: idle": ("reset_connections", {"links": [LINK]}, {"rate": 0}, "carrying bytes"),
+    "lost acks: nothing eaten": (
+        "lose_acks",
+        {**EATEN, "eaten_after": {LINK: {"downstream": 5}}},
+        {"during": (50_000, 9)},
+        "0 bytes",
+    ),
+    "lost acks: idle": ("lose_acks", EATEN, {}, "carrying bytes"),
+    "redeliver: nothing extra": ("redeliver", SOUGHT, {"during": (100_000, 100_000)}, "delivered again"),
+    "redeliver: nothing lay there": (
+        "redeliver",
+        SOUGHT,
+        {"arrivals": [118.0], "during": (9, 900_000)},
+        "0 messages lay",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BITTEN)
+def test_a_fault_that_bit_can_prove_it(case: str) -> None:
+    fault, seen, how = BITTEN[case]
+    evidence = evidence_of(recorded(**how), window(fault, **seen))  # type: ignore[arg-type]
+    assert evidence.bit, evidence.reason
+
+
+@pytest.mark.parametrize("case", NOT_BITTEN)
+def test_a_proof_without_one_of_its_marks_is_none(case: str) -> None:
+    fault, seen, how, reason = NOT_BITTEN[case]
+    evidence = evidence_of(recorded(**how), window(fault, **seen))  # type: ignore[arg-type]
+    assert not evidence.bit
+    assert evidence.reason.startswith("not proven: ") or "no " in evidence.reason
+    assert reason in evidence.reason
+
+
+def test_every_fault_has_both_proofs() -> None:
+    assert set(BITTEN) == set(FAULTS)
+    assert {f for f, *_ in NOT_BITTEN.values()} == set(FAULTS)
+
+
+def test_idle_chatter_is_measured_before_the_workers_are_stopped() -> None:
+    """A link that is silent only because its worker was stopped is not "idle at 0 bytes a second"."""
+    assert idle_rate(recorded(idle=1000), LINK) == pytest.approx(2000, rel=0.05)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_survives_being_saved(name: str) -> None:
+    target = {"worker": "converter", "link": LINK, "service": "kafka", "subscription": "aggregator"}
+    fault = FAULTS[name](target[FAULTS[name].acts_on]).at(2.5)
+    assert fault_from_dict(fault.as_dict()) == fault
+    fault.check(kappa)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (kill("convertor"), "Did you mean 'converter'"),
+        (partition("converter->pubsubb"), "Did you mean 'converter->pubsub'"),
+        (kill_broker("pubsub"), "keeps everything in memory"),
+        (kill_broker("kafkaa"), "Did you mean 'kafka'"),
+        (redeliver("agregator"), "Did you mean 'aggregator'"),
+        (redeliver("aggregator", back_s=0), "back_s of more than 0"),
+        (pause("converter").lasting(0.1), "less than 0.5 s"),
+        (latency(LINK, ms=0), "ms of 1 or more"),
+        (bandwidth(LINK, kb_per_s=0), "kb_per_s of 1 or more"),
+        (lose_acks(LINK, pulse_ms=500, every_ms=500), "less than every_ms"),
+        (lose_acks(LINK).lasting(0.1), "at least one period"),
+        (kill("converter").at(-1), "0 or more seconds"),
+        (black_hole("nothing"), "There is no link 'nothing'"),
+        (terminate("nothing"), "There is no worker 'nothing'"),
+        (reset_connections("nothing"), "The links are: "),
+    ],
+)
+def test_a_fault_that_cannot_be_done_is_a_usage_error(fault: Fault, message: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        fault.check(kappa)
+    assert message in str(raised.value)
+
+
+def test_unknown_faults_and_parameters_are_usage_errors() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'kill'"):
+        fault_from_dict({"fault": "kil", "target": "converter", "at": 1, "seconds": 0})
+    with pytest.raises(UsageError, match="unexpected keyword"):
+        fault_from_dict({"fault": "kill", "target": "converter", "at": 1, "seconds": 0, "params": {"x": 1}})
+
+
+def test_names_stand_for_every_replica() -> None:
+    twice = kappa.replicas(converter=2)
+    assert kill("converter").targets(twice) == ["converter-1", "converter-2"]
+    assert kill("converter-2").targets(twice) == ["converter-2"]
+    assert partition("converter->pubsub").targets(twice) == ["converter-1->pubsub", "converter-2->pubsub"]
+    assert partition("aggregator").targets(kappa) == ["aggregator->pubsub", "aggregator->bigtable"]
+
+
+def test_a_schedule_is_flat_and_in_the_order_of_time() -> None:
+    made = schedule(partition(LINK).at(3), kill("converter").at(1).repeated(3, every=2))
+    assert [(f.name, f.start) for f in made] == [("kill", 1), ("partition", 3), ("kill", 3), ("kill", 5)]
+
+
+def test_what_still_flows_while_a_slow_machine_injects_a_fault_is_no_leak() -> None:
+    """The proxy was cut half a second after the fault began; the samples before that say nothing against it."""
+    late = recorded()
+    links = late.links.with_columns(
+        connections=pl.when(pl.col("t").is_between(START, START + 0.7)).then(1).otherwise(pl.col("connections"))
+    )
+    slow = dataclasses.replace(late, links=links)
+    assert not evidence_of(slow, window("partition", **CUT)).bit  # type: ignore[arg-type]
+    assert evidence_of(slow, window("partition", **CUT, in_force=START + 0.6)).bit  # type: ignore[arg-type]

@@ -1,0 +1,299 @@
+"""Where programs are looked for, what the cache promises, and what is told when one is not to be had."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.provision import kafka, provision, toxiproxy
+from harness.provision.cache import Cache, Damaged, Made
+from harness.provision.doctor import doctor, render
+from harness.provision.download import Downloads, Refused
+from harness.provision.kafka_lock import locked
+from harness.provision.programs import ProvisionError
+from harness.provision.search import Search, silent
+
+
+def script(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def env(tmp_path: Path, **more: str) -> dict[str, str]:
+    """An environment in which nothing is installed and nothing may be fetched."""
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    base = {"PATH": str(tmp_path / "bin"), "GAUNTLET_CACHE": str(tmp_path / "cache")}
+    return base | {"GAUNTLET_CLOUD_SDK": "none", "GAUNTLET_OFFLINE": "1", "HOME": str(tmp_path)} | more
+
+
+# -------------------------------------------------------------------------------------------------------- the order
+
+
+def test_an_explicit_path_comes_first(tmp_path: Path) -> None:
+    script(tmp_path / "named", "echo toxiproxy-server version 2.9.9")
+    made = env(tmp_path, GAUNTLET_TOXIPROXY=str(tmp_path / "named"))
+    script(tmp_path / "bin" / "toxiproxy-server", "echo toxiproxy-server version 2.11.0")
+    found = toxiproxy.look(Search(made))
+    assert found is not None
+    assert (found.version, found.origin) == ("2.9.9", "$GAUNTLET_TOXIPROXY")
+
+
+def test_then_the_path_if_it_is_new_enough(tmp_path: Path) -> None:
+    made = env(tmp_path)
+    script(tmp_path / "bin" / "toxiproxy-server", "echo toxiproxy-server version 2.11.0")
+    found = toxiproxy.look(Search(made))
+    assert found is not None
+    assert found.version == "2.11.0"
+    script(tmp_path / "bin" / "toxiproxy-server", "echo toxiproxy-server version 2.1.4")
+    search = Search(made)
+    assert toxiproxy.look(search) is None
+    assert "is 2.1.4; 2.5 is needed" in " ".join(a.reason for a in search.tried("toxiproxy"))
+
+
+def test_then_the_cache(tmp_path: Path) -> None:
+    search = Search(env(tmp_path))
+
+    def make(folder: Path) -> Made:
+        script(folder / "toxiproxy-server", "echo toxiproxy-server version 2.12.0")
+        return Made("2.12.0", "made by a test")
+
+    search.cache.make("toxiproxy", toxiproxy.key(), make, silent)
+    found = toxiproxy.look(search)
+    assert found is not None
+    assert found.origin == "cache (made by a test)"
+
+
+def test_an_explicit_path_that_does_not_do_is_an_error_and_nothing_else_is_tried(tmp_path: Path) -> None:
+    script(tmp_path / "bin" / "toxiproxy-server", "echo toxiproxy-server version 2.11.0")
+    for value, reason in (
+        (tmp_path / "nowhere", "does not exist"),
+        (script(tmp_path / "wrong", "exit 1"), "is no tox"),
+    ):
+        with pytest.raises(ProvisionError, match=f"(?s){reason}.*correct GAUNTLET_TOXIPROXY, or unset it"):
+            toxiproxy.look(Search(env(tmp_path, GAUNTLET_TOXIPROXY=str(value))))
+
+
+def test_offline_with_nothing_there_tells_what_was_tried_for_each(tmp_path: Path) -> None:
+    with pytest.raises(ProvisionError) as raised:
+        provision(env=env(tmp_path))
+    text = str(raised.value)
+    for word in (
+        "kafka",
+        "toxiproxy",
+        "bigtable",
+        "pubsub",
+        "GAUNTLET_OFFLINE forbids",
+        "What to do:",
+        "GAUNTLET_TOXIPROXY",
+    ):
+        assert word in text, word
+
+
+# -------------------------------------------------------------------------------------------------------- the cache
+
+
+def put(cache: Cache, text: str = "content") -> None:
+    def make(folder: Path) -> Made:
+        (folder / "file").write_text(text)
+        return Made("1", "test")
+
+    cache.make("thing", "k", make, silent)
+
+
+def test_what_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fail(folder: Path) -> Made:
+        (folder / "half").write_text("half")
+        raise OSError("interrupted")
+
+    cache = Cache(tmp_path)
+    with pytest.raises(OSError, match="interrupted"):
+        cache.make("thing", "k", fail, silent)
+    assert cache.get("thing", "k") is None
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["shorter", "other bytes", "gone", "no manifest"])
+def test_damage_is_seen_and_mended(tmp_path: Path, damage: str) -> None:
+    cache = Cache(tmp_path)
+    put(cache)
+    file = cache.folder("thing", "k") / "file"
+    if damage == "shorter":
+        file.write_text("cont")
+    elif damage == "other bytes":
+        file.write_text("CONTENT")
+    elif damage == "gone":
+        file.unlink()
+    else:
+        next(cache.folder("thing", "k").glob("*.json")).unlink()
+    with pytest.raises(Damaged):
+        cache.get("thing", "k")
+    put(cache, "made anew")
+    assert file.read_text() == "made anew"
+
+
+def test_other_bytes_under_the_same_time_are_found_by_the_doctors_look(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    put(cache)
+    file = cache.folder("thing", "k") / "file"
+    was = file.stat()
+    file.write_text("CONTENT")
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert cache.get("thing", "k") is not None, "the cheap look of every run does not read the bytes"
+    with pytest.raises(Damaged, match="another checksum"):
+        cache.verify("thing", "k")
+
+
+MAKER = """
+import sys, time
+from pathlib import Path
+from harness.provision.cache import Cache, Made
+
+def make(folder):
+    (folder / "half").write_text("half")
+    print("making", flush=True)
+    time.sleep(float(sys.argv[2]))
+    return Made("1", "by " + sys.argv[3])
+
+entry = Cache(Path(sys.argv[1])).make("thing", "k", make, lambda c, text, f: print(text, flush=True))
+print("got", entry.origin, flush=True)
+"""
+
+
+def maker(tmp_path: Path, seconds: float, name: str) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", textwrap.dedent(MAKER), str(tmp_path), str(seconds), name]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_first_runs_at_once_make_it_once(tmp_path: Path) -> None:
+    first = maker(tmp_path, 1.5, "first")
+    assert first.stdout is not None
+    assert first.stdout.readline() == "making\n"
+    second = maker(tmp_path, 0, "second")
+    told, _ = second.communicate(timeout=20)
+    assert f"process {first.pid} is making it already" in told
+    assert told.endswith("got by first\n"), "the second finds what the first has made"
+    first.wait(10)
+
+
+def test_sigkill_half_way_leaves_nothing_whole_and_the_next_one_succeeds(tmp_path: Path) -> None:
+    killed = maker(tmp_path, 60, "killed")
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == "making\n"
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert Cache(tmp_path).get("thing", "k") is None
+    told, _ = maker(tmp_path, 0, "next").communicate(timeout=20)
+    assert told.endswith("got by next\n")
+    assert list((tmp_path / "staging").iterdir()) == [], "what was left half made was swept"
+
+
+# ----------------------------------------------------------------------------------------------------- the downloads
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/missing":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+        self.wfile.write(b"x" * (100 if self.path == "/whole" else 40))
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def test_a_whole_download_is_there_under_its_name(server: str, tmp_path: Path) -> None:
+    Downloads().fetch(f"{server}/whole", tmp_path / "file", None)
+    assert (tmp_path / "file").read_bytes() == b"x" * 100
+
+
+@pytest.mark.parametrize(
+    ("path", "sha256", "reason"),
+    [("/missing", None, "404"), ("/torn", None, "sent|reached"), ("/whole", "0" * 64, "checksum")],
+)
+def test_a_download_that_is_not_whole_leaves_no_file(
+    server: str, tmp_path: Path, path: str, sha256: str | None, reason: str
+) -> None:
+    with pytest.raises(Refused, match=reason):
+        Downloads().fetch(server + path, tmp_path / "file", sha256)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_host_that_does_not_answer_is_asked_once(tmp_path: Path) -> None:
+    downloads = Downloads()
+    begin = time.monotonic()
+    for _ in range(20):
+        with pytest.raises(Refused, match="cannot be reached"):
+            downloads.fetch("http://127.0.0.1:9/x", tmp_path / "file", None)
+    assert time.monotonic() - begin < 5
+
+
+def test_every_jar_of_kafka_is_pinned_by_a_checksum() -> None:
+    jars = locked()
+    assert len(jars) > 30
+    assert all(len(sha256) == 64 for _, sha256 in jars)
+    assert any(c.startswith("org.apache.kafka:kafka_2.13:") for c, _ in jars)
+
+
+# -------------------------------------------------------------------------------------------------------- the doctor
+
+
+def test_the_doctor_fetches_nothing_and_says_what_is_missing(tmp_path: Path) -> None:
+    made = env(tmp_path)
+    found = {f.component: f for f in doctor(made)}
+    assert found["Toxiproxy"].status == "missing"
+    assert "GAUNTLET_OFFLINE" in found["Toxiproxy"].note
+    made["GAUNTLET_OFFLINE"] = ""
+    assert {f.component: f.status for f in doctor(made)}["Toxiproxy"] == "would fetch"
+    assert not (tmp_path / "cache").exists() or not any((tmp_path / "cache").glob("toxiproxy/*"))
+
+
+def test_the_doctor_sees_damage(tmp_path: Path) -> None:
+    search = Search(env(tmp_path))
+
+    def make(folder: Path) -> Made:
+        script(folder / "toxiproxy-server", "echo toxiproxy-server version 2.12.0")
+        return Made("2.12.0", "test")
+
+    search.cache.make("toxiproxy", toxiproxy.key(), make, silent)
+    script(search.cache.folder("toxiproxy", toxiproxy.key()) / "toxiproxy-server", "echo something else entirely")
+    found = {f.component: f for f in doctor(env(tmp_path))}
+    assert found["Toxiproxy"].status == "damaged"
+
+
+def test_the_table_holds_every_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from rich.console import Console
+
+    Console(width=200).print(render(doctor(env(tmp_path))))
+    shown = capsys.readouterr().out
+    for word in ("Kafka", "Toxiproxy", "Bigtable", "Pub/Sub", "Python", "Java", "Go", "Docker", "Cache", "Machine"):
+        assert word in shown, word
+
+
+def test_kafkas_explicit_folder_must_hold_jars(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ProvisionError, match="GAUNTLET_KAFKA"):
+        kafka.look(Search(env(tmp_path, GAUNTLET_KAFKA=str(tmp_path / "empty"))))

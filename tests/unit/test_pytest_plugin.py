@@ -1,0 +1,112 @@
+"""How a test learns the verdict: a violation fails and is never retried, an inconclusive run is repeated once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assertions import no_loss
+from harness.pytest_plugin import CheckableRun, Inconclusive, Violation
+from harness.run import Outcome
+from harness.scenario import Scenario
+from pipelines_under_test.kappa.pipeline import kappa
+
+pytest_plugins = ["pytester"]
+
+
+class Session:
+    """Stands for real runs whose verdicts come in this order."""
+
+    def __init__(self, *verdicts: str) -> None:
+        self.verdicts, self.notes = list(verdicts), []  # type: ignore[var-annotated]
+
+    def run(self, scenario: Scenario, out: Path, notes: Any = ()) -> Outcome:
+        self.notes.append(list(notes))
+        return Outcome({}, out / self.verdicts.pop(0))
+
+
+@pytest.fixture(autouse=True)
+def judged_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judge_again(folder: Path, assertions: Any, expected: Any) -> Outcome:
+        finding = {"assertion": "no_loss", "verdict": folder.name, "summary": "so it is", "examples": [], "figures": {}}
+        return Outcome({"verdict": folder.name, "run": str(folder), "findings": [finding]}, folder)
+
+    monkeypatch.setattr("harness.run.judge_again", judge_again)
+
+
+def run(session: Session, tmp_path: Path) -> CheckableRun:
+    return CheckableRun(Scenario("s", kappa), session, tmp_path)  # type: ignore[arg-type]
+
+
+def test_a_pass_passes(tmp_path: Path) -> None:
+    assert run(Session("pass"), tmp_path).check(no_loss()).checked
+
+
+def test_a_violation_fails_and_is_not_repeated(tmp_path: Path) -> None:
+    session = Session("violation", "pass")
+    with pytest.raises(Violation, match="no_loss: violation: so it is"):
+        run(session, tmp_path).check(no_loss())
+    assert session.verdicts == ["pass"]
+
+
+def test_an_inconclusive_run_is_repeated_once_and_the_repetition_says_so(tmp_path: Path) -> None:
+    session = Session("inconclusive", "pass")
+    run(session, tmp_path).check(no_loss())
+    assert session.notes == [[], ["repeats inconclusive, which was inconclusive"]]
+
+
+def test_a_run_that_stays_inconclusive_fails_with_its_own_word(tmp_path: Path) -> None:
+    session = Session("inconclusive", "inconclusive", "pass")
+    with pytest.raises(Inconclusive, match="no_loss: inconclusive"):
+        run(session, tmp_path).check(no_loss())
+    assert session.verdicts == ["pass"]
+
+
+def test_a_violation_in_the_repetition_is_a_violation(tmp_path: Path) -> None:
+    with pytest.raises(Violation):
+        run(Session("inconclusive", "violation"), tmp_path).check(no_loss())
+
+
+def test_nothing_to_check_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing to check"):
+        run(Session("pass"), tmp_path).check()
+
+
+def test_a_test_that_never_checks_its_run_fails(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        import pytest
+        from pathlib import Path
+        from harness.run import Outcome
+
+        class Session:
+            def run(self, scenario, out, notes=()):
+                return Outcome({}, Path("somewhere"))
+
+        @pytest.fixture(scope="session")
+        def gauntlet_session():
+            return Session()
+        """
+    )
+    pytester.makepyfile(
+        """
+        from pipelines_under_test.kappa.pipeline import kappa
+
+        def test_that_proves_nothing(gauntlet):
+            gauntlet.run(kappa)
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.stdout.fnmatch_lines(["*was never checked*"])
+    result.assert_outcomes(passed=1, errors=1)
+
+
+def test_options_are_told_and_a_backend_that_is_not_there_is_refused(pytester: pytest.Pytester) -> None:
+    told = pytester.runpytest_subprocess("--help").stdout.str()
+    assert "--gauntlet-seed" in told
+    assert "--gauntlet-out" in told
+    refused = pytester.runpytest_subprocess("--gauntlet-backend", "docker")
+    assert refused.ret == 4
+    refused.stderr.fnmatch_lines(["*'docker' is not there yet*"])

@@ -1,0 +1,86 @@
+"""A tap that sees no warm-up event says why, as far as it can tell: the first thing that a wrong declaration shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from harness.services.base import MessageLog, SinkReading, SinkTap
+from harness.services.kafka import KafkaServer
+from harness.topology import Cells, CountedCell, EventId, Kafka
+
+CELLS = (Cells("country", ("country",), (30,)),)
+
+
+def raises(_value: bytes, _attributes: object) -> str:
+    raise KeyError("id")
+
+
+@pytest.mark.parametrize(
+    ("event_id", "told"),
+    [
+        (lambda v, a: None, "1 messages came, of which `event_id` shows no id of this run, such as b'x;1'."),
+        (lambda v, a: "1", "shows no id of this run"),
+        (lambda v, a: "00000000-0000-0000000001", "shows no id of this run"),
+        (raises, "such as b'x;1' (KeyError('id'))."),
+    ],
+)
+def test_messages_without_a_readable_id_are_shown(event_id: EventId, told: str) -> None:
+    log = MessageLog("1a2b3c4d", event_id, None)
+    assert log.trouble() == ""  # nothing came, nothing is strange
+    log.add((0, 0), b"x;1", {}, 0, 0.0)
+    assert not log.warm()
+    assert told in log.trouble()
+
+
+def test_messages_that_can_be_read_are_no_trouble() -> None:
+    log = MessageLog("1a2b3c4d", lambda v, a: v.decode(), None)
+    log.add((0, 0), b"1a2b3c4d-0000-0000000001", {}, 0, 0.0)
+    assert (log.warm(), log.trouble()) == (True, "")
+
+
+def cannot() -> SinkReading:
+    raise ValueError("no such column: chanel")
+
+
+def holds(*cells: CountedCell) -> Callable[[], SinkReading]:
+    return lambda: SinkReading(cells, None)
+
+
+@pytest.mark.parametrize(
+    ("read", "told"),
+    [
+        (cannot, "It cannot be read: ValueError('no such column: chanel')."),
+        (
+            holds(CountedCell("county", ("US",), 30, 0, 1, 1)),
+            "Its rows show cells of [('county', 30)], and none of the first that is declared, ('country', 30).",
+        ),
+        (holds(), ""),
+        (holds(CountedCell("country", ("US",), 30, 0, 1, 1)), ""),
+    ],
+)
+def test_a_sink_that_cannot_be_read_or_shows_other_cells_says_so(read: Callable[[], SinkReading], told: str) -> None:
+    tap = SinkTap("sales", read, CELLS, time.time)
+    tap.start()
+    time.sleep(0.2)
+    assert tap.trouble() == told
+    tap.abandon()
+
+
+def test_a_sink_whose_keys_are_no_texts_is_not_certified_and_breaks_nothing() -> None:
+    tap = SinkTap("sales", holds(CountedCell("country", (1,), 30, 0, 1, 1)), CELLS, time.time)  # type: ignore[arg-type]
+    tap.start()
+    result = tap.finish()
+    assert not result.certified
+    assert "could not be read: TypeError" in result.reason
+    assert len(result.frame) == 0
+
+
+def test_a_topic_whose_name_begins_with_anothers_has_partitions_of_its_own() -> None:
+    server = object.__new__(KafkaServer)
+    server.service = Kafka("kafka", topics={"orders": 2, "orders-raw": 5})
+    assert server._partitions("orders-raw-1a2b3c4d") == 5
+    assert server._partitions("orders-1a2b3c4d") == 2
+    assert server._partitions("orders-raw") == 5
