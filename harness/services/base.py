@@ -223,7 +223,7 @@ class SinkReading:
 
 
 class SinkTap:
-    """Polls a sink of counts. Reading all of it costs more the more it holds, so it rests five times as long."""
+    """Polls a sink of counts. Reading all of it costs more the more it holds, so it rests eight times as long."""
 
     def __init__(
         self, hop: str, read: Callable[[], SinkReading], cells: Sequence[Cells], now: Callable[[], float]

@@ -144,6 +144,11 @@ class KafkaServer:
                 future.result(40)
             except KafkaException as error:
                 raise StartFailed(f"{self.name}: the topic {topic} could not be made: {error}") from error
+        # In KRaft a topic is made once the controller has it; its partitions have a leader a moment later, and until
+        # then whoever asks for an offset is told NOT_LEADER_OR_FOLLOWER.
+        deadline = time.monotonic() + 30
+        for topic in names.values():
+            self.ends_by(topic, deadline)
 
     def remove(self, names: Mapping[str, str]) -> None:
         for group in list(self._askers):
@@ -173,8 +178,26 @@ class KafkaServer:
         """The end offset of each partition, by the admin client: asking a consumer that another thread reads hangs."""
         assert self._admin is not None
         partitions = {TopicPartition(topic, p): OffsetSpec.latest() for p in range(self._partitions(topic))}
-        found = self._admin.list_offsets(partitions, request_timeout=10)
-        return {p.partition: future.result(15).offset for p, future in found.items()}
+        try:
+            found = self._admin.list_offsets(partitions, request_timeout=10)
+            return {p.partition: future.result(15).offset for p, future in found.items()}
+        except KafkaException:
+            # Where the topic or its leader was unknown once, librdkafka (2.16) keeps that in its cache and list_offsets
+            # fails with it for ever after; only asking for the topic's metadata makes it look again.
+            with contextlib.suppress(KafkaException):
+                self._admin.list_topics(topic, timeout=1)
+            raise
+
+    def ends_by(self, topic: str, deadline: float) -> dict[int, int]:
+        """As `ends`, asked again while the broker cannot say (just started, or the topic just made) until `deadline`
+        (of the monotonic clock). Raises HarnessFault after that."""
+        while True:
+            try:
+                return self.ends(topic)
+            except (KafkaException, TimeoutError) as error:
+                if time.monotonic() > deadline:
+                    raise HarnessFault(f"{self.name} does not say where {topic} ends: {error}") from error
+                time.sleep(0.02)
 
     def _partitions(self, name: str) -> int:
         # The run's own name ends in its tag. Not by prefix: of "orders" and "orders-raw" one begins with the other.
@@ -253,14 +276,14 @@ class KafkaTap:
         reason = ""
         deadline = time.monotonic() + timeout_s
         try:
-            ends = self._server.ends(self._topic)
+            ends = self._server.ends_by(self._topic, deadline)
             while any(self._next[p] < end for p, end in ends.items()) and self._error is None:
                 if time.monotonic() > deadline:
                     reason = f"it did not reach the end of the topic within {timeout_s:g} s"
                     break
                 time.sleep(0.01)
-        except (KafkaException, TimeoutError) as error:
-            reason = f"the end of the topic could not be read: {error}"
+        except HarnessFault as error:
+            reason = str(error)
         self._stop.set()
         self._thread.join(10)
         self._consumer.close()

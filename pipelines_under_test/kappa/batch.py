@@ -78,7 +78,7 @@ def read_log(bootstrap: str, topic: str) -> tuple[pl.DataFrame, int]:
     left: dict[int, int] = {}
     assigned = []
     for number in partitions:
-        first, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=15)
+        first, end = watermarks(consumer, TopicPartition(topic, number))
         if end > first:
             left[number] = end
             assigned.append(TopicPartition(topic, number, first))
@@ -107,6 +107,20 @@ def read_log(bootstrap: str, topic: str) -> tuple[pl.DataFrame, int]:
             rows = []
     consumer.close()
     return pl.concat(frames), dropped
+
+
+def watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """First and end offset. A broker that has just started may have no leader for the partition yet: it is asked again
+    for a while. Raises KafkaException when it stays so."""
+    deadline = time.monotonic() + SILENCE_S
+    while True:
+        try:
+            first, end = consumer.get_watermark_offsets(partition, timeout=15)
+            return first, end
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def aggregate(log: pl.DataFrame, late_after_s: float) -> pl.DataFrame:

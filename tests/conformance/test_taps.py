@@ -14,6 +14,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from harness.errors import HarnessFault
 from harness.services import pubsub
 from harness.services.base import SinkReading, SinkTap
 from harness.services.bigtable import read_rows
@@ -76,6 +77,27 @@ def test_a_kafka_tap_sees_every_record_and_swears_to_it(stack: Stack, run: str) 
     assert result.certified, result.reason
     assert sorted(result.frame.filter(producer=1)["sequence"]) == list(range(500))
     assert (tap.count(), tap.distinct(), tap.warm()) == (500, 500, True)
+
+
+def test_a_topic_answers_as_soon_as_it_is_made(stack: Stack) -> None:
+    """A run's first reader must not be told NOT_LEADER; before the wait in `make`, most of these attempts were."""
+    server: Any = stack.servers["kafka"]
+    for _ in range(5):
+        names = server.names(uuid.uuid4().hex[:8])
+        server.make(names)
+        assert set(server.ends(names["source"]).values()) == {0}
+        server.remove(names)
+
+
+def test_a_topic_that_was_unknown_once_is_found_once_it_is_there(stack: Stack) -> None:
+    """librdkafka's metadata cache keeps an unknown topic unknown to list_offsets until somebody asks for metadata."""
+    server: Any = stack.servers["kafka"]
+    names = server.names(uuid.uuid4().hex[:8])
+    with pytest.raises(HarnessFault, match="does not say where source-.* ends"):
+        server.ends_by(names["source"], time.monotonic())
+    server.make(names)
+    assert server.ends_by(names["source"], time.monotonic() + 10) == dict.fromkeys(range(4), 0)
+    server.remove(names)
 
 
 def test_unreadable_and_foreign_ids_are_kept_with_their_bytes(stack: Stack, run: str) -> None:
