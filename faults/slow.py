@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from faults.base import Evidence, LinkFault, Observations, System
-from faults.evidence import at_work, flow, verdict_of
+from faults.evidence import at_work, flow, in_force, verdict_of
 from harness.topology import Pipeline, UsageError
 
 if TYPE_CHECKING:
@@ -101,8 +101,9 @@ class Bandwidth(LinkFault):
         limit = window.observations.get("kb_per_s", 0) * 1000
         for link in window.observations.get("links", []):
             offered = flow(run, link, window.start - 2, window.start)["requests"] / 2
-            length = max(window.end - window.start - 1.0, 0.2)
-            passed = flow(run, link, window.start + 1.0, window.end)["requests"] / length
+            end = in_force(window)[1]  # what had piled up comes through the moment the limit is gone
+            length = max(end - window.start - 1.0, 0.2)
+            passed = flow(run, link, window.start + 1.0, end)["requests"] / length
             figures[link] = {"before_bytes_per_s": round(offered), "during_bytes_per_s": round(passed), "limit": limit}
             proofs.append(
                 (offered > limit, f"{link} carried {offered:.0f} bytes/s before, more than the limit {limit}")

@@ -225,6 +225,15 @@ def test_a_fault_that_bit_can_prove_it(case: str) -> None:
     assert evidence.bit, evidence.reason
 
 
+def test_what_had_piled_up_behind_a_limit_does_not_count_against_it() -> None:
+    """The last sample of the window may be read a moment after the limit is gone."""
+    run = recorded(during=(50_000, 9), connections_during=1)
+    burst = pl.when(pl.col("t") > END - 0.1).then(pl.col("requests") + 1_000_000).otherwise(pl.col("requests"))
+    run.links = run.links.with_columns(requests=burst)
+    evidence = evidence_of(run, window("bandwidth", links=[LINK], kb_per_s=50))  # type: ignore[arg-type]
+    assert evidence.bit, evidence.reason
+
+
 @pytest.mark.parametrize("case", NOT_BITTEN)
 def test_a_proof_without_one_of_its_marks_is_none(case: str) -> None:
     fault, seen, how, reason = NOT_BITTEN[case]
