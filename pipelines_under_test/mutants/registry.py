@@ -102,7 +102,7 @@ MUTANTS: dict[str, Mutant] = {
             "deduplicates by a cache, but counts by increments, and repeats one whose answer was lost",
             caught_by="duplicate_rate",
             scenario="lost-acks",
-            runs=5,  # a pulse must meet a write in flight
+            runs=3,  # a pulse must meet a write in flight
             sink=BigtableHop("aggregates", "bigtable", table="aggregates", cells=_summed_cells, sightings=_sightings),
         ),
         mutant(
