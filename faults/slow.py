@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from faults.base import Evidence, LinkFault, Observations, System
-from faults.evidence import at_work, flow, in_force, verdict_of
+from faults.evidence import at_work, flow, in_force, typical_rate, verdict_of
 from harness.topology import Pipeline, UsageError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Bandwidth(LinkFault):
     def evidence(cls, run: SavedRun, window: FaultWindow) -> Evidence:
         """More had been sent than the limit allows, then no more than the limit, yet something went through.
 
-        The proxy and the kernel buffer a little, so the first half second does not count and 30 % are allowed on top.
+        The proxy and the kernel buffer a little, so the first second does not count and 30 % are allowed on top.
         """
         proofs: list[tuple[bool, str]] = []
         figures: dict[str, Any] = {}
@@ -102,13 +102,13 @@ class Bandwidth(LinkFault):
         for link in window.observations.get("links", []):
             offered = flow(run, link, window.start - 2, window.start)["requests"] / 2
             end = in_force(window)[1]  # what had piled up comes through the moment the limit is gone
-            length = max(end - window.start - 1.0, 0.2)
-            passed = flow(run, link, window.start + 1.0, end)["requests"] / length
+            passed = typical_rate(run, link, window.start + 1.0, end)
+            some = flow(run, link, window.start, end)["requests"] > 0
             figures[link] = {"before_bytes_per_s": round(offered), "during_bytes_per_s": round(passed), "limit": limit}
             proofs.append(
                 (offered > limit, f"{link} carried {offered:.0f} bytes/s before, more than the limit {limit}")
             )
-            proofs.append((0 < passed <= 1.3 * limit, f"it carried {passed:.0f} bytes/s meanwhile"))
+            proofs.append((some and passed <= 1.3 * limit, f"it carried {passed:.0f} bytes/s meanwhile"))
         if not proofs:
             proofs.append((False, "no link was there"))
         return verdict_of(window, proofs, figures)
