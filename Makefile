@@ -28,7 +28,7 @@ run: install
 
 test: install
 	$(BIN)/gauntlet provision
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --gauntlet-backend process
 
 lint: install
 	$(BIN)/ruff check .

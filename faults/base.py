@@ -30,6 +30,33 @@ class Evidence:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Container(Protocol):
+    """A worker's container, for the faults that only the Docker backend can do. Sizes in bytes."""
+
+    def disconnect(self) -> None:
+        """Takes it off the network; its connections are not closed, nothing comes through."""
+        ...
+
+    def connect(self) -> None: ...
+    def connected(self) -> bool: ...
+    def limit_cpus(self, cpus: float | None) -> None:
+        """None: no limit."""
+        ...
+
+    def throttled_periods(self) -> int:
+        """How often the kernel has made it wait for its share of the processor."""
+        ...
+
+    def limit_memory(self, limit: int | None) -> None: ...
+    def memory(self) -> int:
+        """What it uses and could not give back."""
+        ...
+
+    def hog(self) -> None:
+        """Starts a program in it that takes memory without end."""
+        ...
+
+
 class System(Protocol):
     """What a fault may do to a running pipeline. Every call returns only when it has been done, or raises."""
 
@@ -46,6 +73,11 @@ class System(Protocol):
     def release_worker(self, instance: str) -> None: ...
     def wait_worker_back(self, instance: str, not_pid: int) -> Observations: ...
     def worker_state(self, instance: str) -> str: ...
+    def expect_exit(self, instance: str) -> Observations:
+        """Tells the supervisor that the worker's next end was wanted."""
+        ...
+
+    def container(self, instance: str) -> Container: ...
     def kill_service(self, service: str) -> Observations: ...
     def start_service(self, service: str) -> Observations: ...
     def set_link_enabled(self, link: str, enabled: bool) -> None: ...
@@ -74,6 +106,8 @@ class Fault:
     about: ClassVar[str] = ""
     #: What the target is: "worker", "link", "service" or "subscription".
     acts_on: ClassVar[str] = ""
+    #: The only backend that can do it ("": all can).
+    needs: ClassVar[str] = ""
 
     # -- writing a schedule --------------------------------------------------------------------------------------
 

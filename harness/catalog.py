@@ -163,7 +163,7 @@ def listing() -> dict[str, Any]:
     return {
         "scenarios": [{"name": s.name, "about": s.about, "pipeline": s.pipeline.name} for s in scenarios().values()],
         "pipelines": [{"name": p.name, "about": p.about} for p in (kappa, stock_beam)],
-        "faults": [{"name": f.name, "about": f.about, "acts_on": f.acts_on} for f in FAULTS.values()],
+        "faults": [{"name": f.name, "about": f.about, "acts_on": f.acts_on, "needs": f.needs} for f in FAULTS.values()],
         "assertions": [{"name": n, "about": _first_line(a)} for n, a in ASSERTIONS.items()],
         "mutants": [_mutant(name, m) for name, m in mutants.MUTANTS.items()],
     }

@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "--backend",
         default="auto",
         choices=["auto", "process", "docker", "external"],
-        help="where the parts run (default: auto)",
+        help="where the parts run: containers, processes, or whichever can be had at once (default: auto)",
     )
     run.add_argument("--seed", type=int, metavar="N", help="the seed of the events (default: the scenario's)")
     run.add_argument("--rate", type=int, metavar="N", help="events a second")
@@ -77,6 +77,17 @@ def _parser() -> argparse.ArgumentParser:
         "provision", help="find or fetch the real programs", description="Finds or fetches what runs need."
     )
     commands.add_parser("doctor", help="what is installed and what is missing", description="Looks, fetches nothing.")
+    images = commands.add_parser(
+        "images", help="container images for --backend docker", description="Container images for --backend docker."
+    )
+    of_images = images.add_subparsers(dest="what", metavar="WHAT", required=True, parser_class=_Parser)
+    build = of_images.add_parser(
+        "build",
+        help="make all of them on this machine",
+        description="Makes every image on this machine, without a registry of images: from Debian's packages, from "
+        "what provisioning has, and from this installation.",
+    )
+    build.add_argument("--base", metavar="IMAGE", help="stand on this image (it must have this Python) instead")
     listing = commands.add_parser("list", help="everything that has a name", description="Everything that has a name.")
     listing.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -128,8 +139,8 @@ def _run(args: argparse.Namespace) -> int:
     from harness.report.terminal import make_view, print_verdict
     from harness.session import Session
 
-    if args.backend not in ("auto", "process"):
-        raise UsageError(f"The backend {args.backend!r} is not there yet; this version runs 'process'.")
+    if args.backend == "external":
+        raise UsageError("The backend 'external' is not there yet; this version runs 'process' and 'docker'.")
     chosen = scenario(args.scenario or DEFAULT_SCENARIO)
     if args.pipeline:
         chosen = fitted(chosen, pipeline(args.pipeline))
@@ -147,8 +158,8 @@ def _run(args: argparse.Namespace) -> int:
     _check_out(args.out)
     view = make_view(sys.stderr)
     try:
-        with Session() as session:
-            session.prepare()
+        with Session(args.backend) as session:
+            session.prepare(chosen.pipeline)
             outcome = session.run(chosen, args.out, [view.on])
     finally:
         with contextlib.suppress(Exception):
@@ -224,6 +235,19 @@ def _provision(args: argparse.Namespace) -> int:
         print(f"{name:10} {program.version:22} {program.origin}")
     for note in programs.notes:
         print(f"note: {note}")
+    return PASS
+
+
+def _images(args: argparse.Namespace) -> int:
+    from harness.backends import docker, images
+    from harness.provision import provision
+    from harness.provision.show import Shown
+
+    daemon = docker.client(600)
+    with Shown() as shown:
+        programs = provision(shown)
+    for name in images.build(daemon, programs, lambda text: print(f"  {text}", file=sys.stderr), args.base):
+        print(name)
     return PASS
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from faults.base import Fault, Observations
+from faults.base import Container, Fault, Observations
 from harness.errors import HarnessFault
 from harness.history import History
 from harness.stack import Stack
@@ -47,6 +47,12 @@ class LiveSystem:
 
     def worker_state(self, instance: str) -> str:
         return self._supervisor.state(instance)
+
+    def expect_exit(self, instance: str) -> Observations:
+        return self._supervisor.expect_exit(instance)
+
+    def container(self, instance: str) -> Container:
+        return self._stack.site.container(instance)
 
     def kill_service(self, service: str) -> Observations:
         return self._stack.kill_service(service)

@@ -37,7 +37,7 @@ class Inconclusive(Exception):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("gauntlet", "chaos runs of streaming pipelines")
-    group.addoption("--gauntlet-backend", default="auto", metavar="B", help="auto or process (default: auto)")
+    group.addoption("--gauntlet-backend", default="auto", metavar="B", help="auto, process or docker (default: auto)")
     group.addoption("--gauntlet-seed", type=int, default=None, metavar="N", help="seed of the events of every run")
     group.addoption("--gauntlet-out", default="out", metavar="DIR", help="where run folders go (default: out)")
 
@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "chaos: a chaos run on real services (select with -m chaos)")
     # The taps ask for an answer at once on purpose: an empty pull would block for half a minute.
     config.addinivalue_line("filterwarnings", "ignore:The return_immediately flag is deprecated:DeprecationWarning")
-    if config.getoption("--gauntlet-backend") not in ("auto", "process"):
+    if config.getoption("--gauntlet-backend") not in ("auto", "process", "docker"):
         raise pytest.UsageError(f"--gauntlet-backend: {config.getoption('--gauntlet-backend')!r} is not there yet")
 
 
@@ -57,11 +57,11 @@ def gauntlet_out(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture(scope="session")
-def gauntlet_session() -> Iterator[Session]:
+def gauntlet_session(pytestconfig: pytest.Config) -> Iterator[Session]:
     """The stacks that all runs of this pytest session share."""
     from harness.session import Session
 
-    with Session() as session:
+    with Session(str(pytestconfig.getoption("--gauntlet-backend"))) as session:
         yield session
 
 

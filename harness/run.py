@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from typing import Any
 from assertions.base import Assertion
 from assertions.judge import judge
 from harness import draining, versions
-from harness.backends.process import Child, Exit, Processes
+from harness.backends.base import Child, Exit
+from harness.backends.process import Processes
 from harness.errors import HarnessFault, NothingArrives, last_lines
 from harness.history import History, Listener
 from harness.injection import Injection, LiveSystem
@@ -60,10 +62,10 @@ class Run:
         self.names = stack.names(self.tag) | {
             w.group: f"{w.group}-{self.tag}" for w in self.pipeline.workers if w.group
         }
-        self.supervisor = Supervisor(processes, history)
+        self.supervisor = Supervisor(stack.site.children, history)
         self.taps: dict[str, Tap] = {}
         self.system = LiveSystem(self.pipeline, stack, self.supervisor, history, self.names)
-        self.sampler = Sampler(stack.proxy_ports, self.taps, history)
+        self.sampler = Sampler(stack.site.meter(), self.taps, history)
         self.injection = Injection(scenario.faults, self.system, self.pipeline, history)
         self.load_child: Child | None = None
         self.load_exit: Exit | None = None
@@ -89,7 +91,7 @@ class Run:
             "run": self.tag,
             "started": self.folder.started.isoformat(timespec="milliseconds"),
             "scenario": s.name,
-            "backend": "process",
+            "backend": self.stack.site.name,
             "seed": s.seed,
             "pipeline": {
                 "name": p.name,
@@ -118,8 +120,8 @@ class Run:
             "schedule": [f.as_dict() for f in s.faults],
             "assertions": [{"assertion": a.name, "params": a.params()} for a in s.assertions],
             "expected": dict(s.expected),
-            "versions": versions.of(self.stack.programs),
-            "notes": list(self.stack.programs.notes),
+            "versions": self.stack.site.versions() | versions.of_packages(),
+            "notes": [],
         }
 
     # -- deploy --------------------------------------------------------------------------------------------------
@@ -147,11 +149,12 @@ class Run:
         env = {
             variable: self.stack.address(instance, service)
             for variable, service in worker.uses.items()
-            if f"{instance}->{service}" in self.stack.proxy_ports
+            if f"{instance}->{service}" in self.stack.site.doors
         }
         env |= self._resolved(worker.env) | {"GAUNTLET_WORKER": instance, "PYTHONUNBUFFERED": "1"}
-        argv = [word.replace("{python}", sys.executable) for word in worker.command]
-        self.supervisor.start(instance, argv, env, self.folder.worker_log(instance), worker.cwd)
+        log = self.folder.worker_log(instance)
+        launch, command = self.stack.site.launch(instance, worker, env, log)
+        self.supervisor.start(instance, launch, command, log)
 
     def _resolved(self, env: Mapping[str, str]) -> dict[str, str]:
         """`{name}` in a value becomes the run's own name of that topic, subscription, table, database or group."""
@@ -311,17 +314,18 @@ class Run:
         batch = self.pipeline.batch
         if batch is None:
             return
-        env = {variable: self.stack.servers[service].direct for variable, service in batch.uses.items()}
-        env |= self._resolved(batch.env)
-        env |= {"BATCH_OUTPUT": str(self.folder.batch), "LATE_AFTER_S": str(self.pipeline.late_after_s)}
+        site = self.stack.site
+        env = {variable: self.stack.servers[service].inside for variable, service in batch.uses.items()}
+        env |= self._resolved(batch.env) | {"LATE_AFTER_S": str(self.pipeline.late_after_s), "PYTHONUNBUFFERED": "1"}
         log = self.folder.worker_log("batch")
-        argv = [word.replace("{python}", sys.executable) for word in batch.command]
-        child = self.processes.spawn(argv, log, {**os.environ, **env, "PYTHONUNBUFFERED": "1"}, batch.cwd)
-        end = time.monotonic() + BATCH_WITHIN_S
-        while (how := self.processes.ended(child.pid)) is None and time.monotonic() < end:
-            time.sleep(0.02)
-        if how is None:
-            self.processes.stop_now(child.pid)
+        launch, _ = site.launch("batch", batch, env, log, self.folder.batch)
+        ended: Future[Exit] = Future()
+        child = launch(ended.set_result)
+        try:
+            how: Exit | None = ended.result(BATCH_WITHIN_S)
+        except TimeoutError:
+            how = None
+            site.children.stop_now(child.pid)
         if how is None or how.status != 0:
             self.folder.batch.unlink(missing_ok=True)
             said = "did not end in time" if how is None else f"ended with status {how.status}"
@@ -398,6 +402,8 @@ def execute(
     out: Path,
     listeners: Sequence[Listener] = (),
     notes: Sequence[str] = (),
+    backend: str = "process",
+    where: str = "",
 ) -> Outcome:
     """Runs a scenario from deploy to verdict. Raises UsageError, HarnessFault or KeyboardInterrupt.
 
@@ -411,7 +417,7 @@ def execute(
         history.listen(listener)
     run: Run | None = None
     try:
-        history.show(_introduction(scenario, folder, history))
+        history.show({**_introduction(scenario, folder, history), "backend": backend, "where": where})
         history.add("stage", stage="deploy")
         begin = time.monotonic()
         stack = stack_for(scenario.pipeline, history.add)
@@ -491,7 +497,6 @@ def _introduction(scenario: Scenario, folder: RunFolder, history: History) -> di
         "kind": "run",
         "scenario": scenario.name,
         "pipeline": p.name,
-        "backend": "process",
         "seed": scenario.seed,
         "run": folder.tag,
         "folder": str(folder.path),

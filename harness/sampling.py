@@ -12,8 +12,8 @@ from typing import Any
 
 import polars as pl
 
+from harness.backends.base import Meter
 from harness.history import History
-from harness.linkmeter import LinkMeter
 from harness.services.base import Tap
 from harness.store import LINKS, PROGRESS, RunFolder
 
@@ -23,8 +23,8 @@ DISK_FULL_BYTES = 256 << 20
 
 
 class Sampler:
-    def __init__(self, proxy_ports: Mapping[str, int], taps: Mapping[str, Tap], history: History) -> None:
-        self._meter = LinkMeter(proxy_ports)
+    def __init__(self, meter: Meter, taps: Mapping[str, Tap], history: History) -> None:
+        self._meter = meter
         self._taps, self._history = taps, history
         self._links: list[tuple[Any, ...]] = []
         self._progress: list[tuple[Any, ...]] = []
@@ -64,6 +64,7 @@ class Sampler:
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(5)
+        self._meter.close()
 
     def finish(self, folder: RunFolder) -> None:
         """Stops and writes links.parquet and progress.parquet."""

@@ -1,4 +1,4 @@
-"""A session: programs, processes and stacks, shared by all the runs of one command or one pytest session."""
+"""A session: a backend and its stacks, shared by all the runs of one command or one pytest session."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.backends import Backend, Backends
 from harness.backends.process import Processes
 from harness.history import Listener
 from harness.run import Outcome, execute
 from harness.scenario import Scenario
 from harness.stack import Stack, shape
-from harness.topology import Pipeline
+from harness.topology import Pipeline, UsageError
 
 #: Stacks of so many shapes are kept up at once; each holds a Kafka of about 400 MB.
 MOST_STACKS = 2
 
 
 class Session:
-    """Use it as a context manager; everything that it started is gone afterwards."""
+    """Use it as a context manager; everything that it started is gone afterwards.
 
-    def __init__(self) -> None:
+    `backend`: "auto" (Docker where a daemon answers and the images are there, else processes), "process" or "docker".
+    """
+
+    def __init__(self, backend: str = "auto") -> None:
+        self._wanted = backend
+        self._backends: Backends | None = None
         self._processes: Processes | None = None
         self._stacks: dict[str, Stack] = {}
-        self._programs: Any = None
 
     def __enter__(self) -> Session:
         return self
@@ -37,15 +42,29 @@ class Session:
     ) -> Outcome:
         """Runs a scenario on a stack of its shape, which is started if there is none. See `harness.run.execute`."""
         scenario.validate()
+        backend = self.prepare(scenario.pipeline)
+        for fault in scenario.faults:
+            if fault.needs not in ("", backend.name):
+                raise UsageError(
+                    f"{fault.describe()}: this fault needs --backend {fault.needs}; this run is {backend.where}."
+                )
         try:
-            return execute(scenario, self._stack_for, self.processes, out, listeners, notes)
+            return execute(
+                scenario,
+                self._stack_for,
+                self.processes,
+                out,
+                listeners,
+                [*backend.notes, *notes],
+                backend.name,
+                backend.where,
+            )
         except BaseException:
-            self._drop(shape(scenario.pipeline))
+            self._drop(self._key(scenario.pipeline))
             raise
 
     def stack(self, pipeline: Pipeline) -> Stack:
         """The stack of a pipeline's shape, with every service ready: for tests of services and faults themselves."""
-        self.prepare()
         stack = self._stack_for(pipeline, lambda kind, **fields: None)
         for ready in stack.ready.values():
             ready.result(120)
@@ -53,22 +72,21 @@ class Session:
 
     @property
     def processes(self) -> Processes:
-        self.prepare()
-        assert self._processes is not None
+        if self._processes is None:
+            self._processes = Processes()
         return self._processes
 
-    def prepare(self) -> None:
-        """Finds or fetches the programs, showing what takes time, and gets ready to start processes."""
-        if self._processes is None:
-            from harness.provision import provision
-            from harness.provision.show import Shown
+    def prepare(self, pipeline: Pipeline) -> Backend:
+        """The backend for a pipeline, with all that it needs found or fetched; shows what takes time."""
+        if self._backends is None:
+            self._backends = Backends(self._wanted, self.processes)
+        return self._backends.of(pipeline)
 
-            with Shown() as shown:
-                self._programs = provision(shown)
-            self._processes = Processes()
+    def _key(self, pipeline: Pipeline) -> str:
+        return f"{self.prepare(pipeline).name} {shape(pipeline)}"
 
     def _stack_for(self, pipeline: Pipeline, tell: Callable[..., Any]) -> Stack:
-        key = shape(pipeline)
+        key = self._key(pipeline)
         stack = self._stacks.pop(key, None)
         if stack is not None and not all(stack.alive().values()):
             stack.close()
@@ -76,8 +94,7 @@ class Session:
         if stack is None:
             while len(self._stacks) >= MOST_STACKS:
                 self._stacks.pop(next(iter(self._stacks))).close()
-            assert self._processes is not None
-            stack = Stack(pipeline, self._programs, self._processes)
+            stack = Stack(pipeline, self.prepare(pipeline).site(pipeline))
             self._stacks[key] = stack
             stack.start(tell)
         else:
@@ -97,6 +114,9 @@ class Session:
             with contextlib.suppress(Exception):
                 stack.close()
         self._stacks.clear()
+        if self._backends is not None:
+            self._backends.close()
+            self._backends = None
         if self._processes is not None:
             self._processes.close()
             self._processes = None

@@ -7,7 +7,6 @@ stack serves a whole pytest session; what a run leaves in it (topics, subscripti
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import shutil
 import threading
@@ -16,9 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from harness.backends.process import Child, Exit, Ports, Processes
+from harness.backends.base import Child, Exit, Site
 from harness.errors import HarnessFault
-from harness.provision import Programs
 from harness.services import bigtable, kafka, pubsub, sqlite
 from harness.services.base import Server, SinkTap, Tap
 from harness.topology import (
@@ -36,8 +34,6 @@ from harness.topology import (
 )
 from harness.toxiproxy import ToxiproxyServer
 
-_numbers = itertools.count(1)
-
 #: (event kind, fields) -> None: how a stack tells the run that uses it what happened to its services.
 Tell = Callable[..., Any]
 
@@ -51,47 +47,34 @@ def shape(pipeline: Pipeline) -> str:
 class Stack:
     """Start it with `start`, use it for one run after another, end it with `close`."""
 
-    def __init__(self, pipeline: Pipeline, programs: Programs, processes: Processes) -> None:
+    def __init__(self, pipeline: Pipeline, site: Site) -> None:
         self.shape = shape(pipeline)
-        self.programs, self.processes = programs, processes
-        self._ports = Ports()
+        self.site = site
+        self.links = pipeline.links()
+        self._services = pipeline.services
         self._tell: Tell = lambda kind, **fields: None
         self._asked: set[int] = set()
         self._children: dict[str, tuple[Child, str]] = {}
         self._lock = threading.Lock()
-        self.folder = processes.temp / f"stack-{next(_numbers)}"
-        (self.folder / "logs").mkdir(parents=True)
-        self.links = pipeline.links()
-        self.proxy_ports = {link.name: self._ports.take() for link in self.links}
-        self._api_port = self._ports.take()
-        self.toxiproxy = ToxiproxyServer("127.0.0.1", self._api_port)
-        self.servers: dict[str, Server] = {s.name: self._server(s) for s in pipeline.services}
+        (site.folder / "logs").mkdir(parents=True)
+        self.servers: dict[str, Server] = {}
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="stack")
         self.ready: dict[str, Future[None]] = {}
+
+    @property
+    def toxiproxy(self) -> ToxiproxyServer:
+        return self.site.toxiproxy
 
     def _server(self, service: Any) -> Server:
         links = [link for link in self.links if link.service == service.name]
         if isinstance(service, Kafka):
-            return kafka.KafkaServer(
-                service,
-                self.programs.kafka,
-                self.processes,
-                self.folder,
-                self._ports,
-                links,
-                self.proxy_ports,
-                self._exited,
-            )
+            return kafka.KafkaServer(service, self.site, links, self._exited)
         if isinstance(service, PubSub):
-            return pubsub.PubSubServer(
-                service, self.programs.pubsub, self.processes, self.folder, self._ports, self._exited
-            )
+            return pubsub.PubSubServer(service, self.site, self._exited)
         if isinstance(service, Bigtable):
-            return bigtable.BigtableServer(
-                service, self.programs.bigtable, self.processes, self.folder, self._ports, self._exited
-            )
+            return bigtable.BigtableServer(service, self.site, self._exited)
         if isinstance(service, Sqlite):
-            return sqlite.SqliteServer(service, self.folder)  # type: ignore[return-value]
+            return sqlite.SqliteServer(service, self.site.folder)  # type: ignore[return-value]
         raise UsageError(f"The service {service.name!r} is of a kind that this version cannot run: {service.kind!r}.")
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -99,7 +82,9 @@ class Stack:
     def start(self, tell: Tell) -> None:
         """Starts everything side by side and returns at once; `ready[service]` is done when that one answers."""
         self._tell = tell
-        self._start_toxiproxy()
+        child = self.site.start_toxiproxy(self._log("toxiproxy"), lambda e: self._exited("toxiproxy", e))
+        self._started("toxiproxy", child, self.site.version("toxiproxy"))
+        self.servers = {service.name: self._server(service) for service in self._services}
         proxies = self._pool.submit(self._make_proxies)
         for name in self.servers:
             self.ready[name] = self._pool.submit(self._start_server, name, proxies)
@@ -110,21 +95,16 @@ class Stack:
         for name, (child, version) in list(self._children.items()):
             tell("service-start", service=name, pid=child.pid, started=child.started, version=version)
 
-    def _start_toxiproxy(self) -> None:
-        program = self.programs.toxiproxy
-        log = self.folder / "logs" / "toxiproxy.log"
-        argv = [*program.start_args("127.0.0.1", self._api_port), "-proxy-metrics"]
-        child = self.processes.spawn(argv, log, on_exit=lambda e: self._exited("toxiproxy", e))
-        self._started("toxiproxy", child, program.version)
+    def _log(self, name: str) -> Path:
+        return self.site.folder / "logs" / f"{name}.log"
 
     def _make_proxies(self) -> None:
         self.toxiproxy.wait_until_ready()
-        self.toxiproxy.create(
-            [
-                (link.name, f"127.0.0.1:{self.proxy_ports[link.name]}", self.servers[link.service].upstream(link))
-                for link in self.links
-            ]
-        )
+        proxies = [
+            (link.name, self.site.doors[link.name].listen, self.servers[link.service].upstream(link))
+            for link in self.links
+        ]
+        self.toxiproxy.create([*self.site.standing_proxies(), *proxies])
 
     def _start_server(self, name: str, proxies: Future[None]) -> None:
         server = self.servers[name]
@@ -132,8 +112,8 @@ class Stack:
         child = getattr(server, "child", None)
         if child is not None:
             self._started(name, child, self.version(name))
+        proxies.result(30)  # where the harness itself comes in by Toxiproxy, nothing answers before
         server.wait_until_ready()
-        proxies.result(30)
 
     def _started(self, name: str, child: Child, version: str) -> None:
         self._children[name] = (child, version)
@@ -147,16 +127,15 @@ class Stack:
         )
 
     def version(self, service: str) -> str:
-        program = getattr(self.programs, self.servers[service].service.kind, None)  # type: ignore[attr-defined]
-        return program.version if program is not None else ""
+        return self.site.version(self.servers[service].service.kind)  # type: ignore[attr-defined]
 
     def kill_service(self, name: str) -> dict[str, Any]:
         """SIGKILL; returns when it has ended."""
         child, _ = self._children[name]
         with self._lock:
             self._asked.add(child.pid)
-        self.processes.stop_now(child.pid)
-        ended = self.processes.ended(child.pid)
+        self.site.children.stop_now(child.pid)
+        ended = self.site.children.ended(child.pid)
         return {"pid": child.pid, "status": ended.status if ended else None}
 
     def start_service(self, name: str) -> dict[str, Any]:
@@ -169,12 +148,12 @@ class Stack:
         return {"pid": child.pid, "started": child.started}
 
     def alive(self) -> dict[str, bool]:
-        return {name: self.processes.ended(child.pid) is None for name, (child, _) in self._children.items()}
+        return {name: self.site.children.ended(child.pid) is None for name, (child, _) in self._children.items()}
 
     def probe(self, link_name: str) -> float | None:
         """Seconds until the service answered through this link's proxy; None if it did not."""
         link = next(link for link in self.links if link.name == link_name)
-        address = f"127.0.0.1:{self.proxy_ports[link_name]}"
+        address = self.site.doors[link_name].harness
         is_kafka = isinstance(self.servers[link.service], kafka.KafkaServer)
         try:
             return round((kafka.probe if is_kafka else pubsub.probe)(address), 4)
@@ -185,15 +164,15 @@ class Stack:
         with self._lock:
             self._asked.update(child.pid for child, _ in self._children.values())
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self.processes.stop([child.pid for child, _ in self._children.values()], grace_s=0.0)
-        self._ports.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.site.children.stop([child.pid for child, _ in self._children.values()], grace_s=0.0)
+        self.site.close()
+        shutil.rmtree(self.site.folder, ignore_errors=True)
 
     # -- what a run needs of it ----------------------------------------------------------------------------------
 
     def address(self, worker: str, service: str) -> str:
-        """Where a worker finds a service: the listen address of its own proxy."""
-        return f"127.0.0.1:{self.proxy_ports[f'{worker}->{service}']}"
+        """Where a worker finds a service: the door of its own link."""
+        return self.site.doors[f"{worker}->{service}"].client
 
     def names(self, run: str) -> dict[str, str]:
         """The run's own name of every topic, subscription, table and database."""
@@ -229,5 +208,5 @@ class Stack:
         raise UsageError(f"The hop {hop.name!r} is of a kind that does not fit its service {hop.service!r}.")
 
     def logs(self) -> dict[str, Path]:
-        folder = self.folder / "logs"
+        folder = self.site.folder / "logs"
         return {path.stem: path for path in sorted(folder.glob("*.log"))}

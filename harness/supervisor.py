@@ -7,18 +7,14 @@ the same shape at test speed).
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from harness.backends.process import Child, Exit, Processes
+from harness.backends.base import Child, Children, Exit, Launch
 from harness.errors import HarnessFault, WorkerDied, last_lines
 from harness.history import History
 
@@ -34,9 +30,8 @@ CRASH_LOOP = 8
 
 @dataclass
 class _Worker:
-    argv: Sequence[str]
-    env: Mapping[str, str]
-    cwd: str | None
+    launch: Launch
+    command: str
     log: Path
     child: Child | None = None
     held: bool = False
@@ -49,15 +44,15 @@ class _Worker:
 class Supervisor:
     """Safe to use from any thread."""
 
-    def __init__(self, processes: Processes, history: History) -> None:
-        self._processes, self._history = processes, history
+    def __init__(self, children: Children, history: History) -> None:
+        self._children, self._history = children, history
         self._workers: dict[str, _Worker] = {}
         self._changed = threading.Condition(threading.RLock())
         self._ending = False
 
-    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: str | None = None) -> None:
-        """Raises WorkerDied if the command cannot be run at all."""
-        worker = _Worker(argv, env, cwd, log)
+    def start(self, name: str, launch: Launch, command: str, log: Path) -> None:
+        """`launch` starts it, now and after each end. Raises WorkerDied if its command cannot be run at all."""
+        worker = _Worker(launch, command, log)
         with self._changed:
             self._workers[name] = worker
             try:
@@ -70,13 +65,7 @@ class Supervisor:
             if self._ending or worker.held:
                 return
             worker.due = None
-            child = self._processes.spawn(
-                worker.argv,
-                worker.log,
-                {**os.environ, **worker.env},
-                worker.cwd,
-                on_exit=lambda how: self._exited(name, worker, how),
-            )
+            child = worker.launch(lambda how: self._exited(name, worker, how))
             worker.child = child
             self._history.add("worker-start", worker=name, pid=child.pid, started=child.started)
             self._changed.notify_all()
@@ -85,9 +74,10 @@ class Supervisor:
         with self._changed:
             asked = how.pid in worker.asked or self._ending
             lived = how.t - worker.child.started if worker.child else 0.0
-            self._history.add(
-                "worker-exit", t=how.t, worker=name, pid=how.pid, status=how.status, signal=how.signal, asked=asked
-            )
+            fields: dict[str, Any] = {"status": how.status, "signal": how.signal, "asked": asked}
+            if how.oom_killed:
+                fields["oom_killed"] = True
+            self._history.add("worker-exit", t=how.t, worker=name, pid=how.pid, **fields)
             worker.child = None
             self._changed.notify_all()
             if self._ending:
@@ -124,8 +114,17 @@ class Supervisor:
                 return {"pid": None}
             if restart:
                 worker.asked.add(child.pid)
-        sent = self._processes.signal(child.pid, number)
+        sent = self._children.signal(child.pid, number)
         return {"pid": child.pid, "started": child.started, "sent": sent}
+
+    def expect_exit(self, name: str) -> dict[str, Any]:
+        """The end of the child that runs now is wanted, whoever brings it about."""
+        with self._changed:
+            worker = self._workers[name]
+            if worker.child is None:
+                return {"pid": None}
+            worker.asked.add(worker.child.pid)
+            return {"pid": worker.child.pid, "started": worker.child.started}
 
     def hold(self, name: str) -> None:
         with self._changed:
@@ -142,7 +141,7 @@ class Supervisor:
             worker = self._workers[name]
             while worker.child is not None and worker.child.pid in worker.asked and not self._ending:
                 if not self._changed.wait(max(0.01, deadline - time.monotonic())) and time.monotonic() >= deadline:
-                    self._processes.signal(worker.child.pid, signal.SIGKILL)
+                    self._children.signal(worker.child.pid, signal.SIGKILL)
                     deadline = time.monotonic() + GRACE_S
             worker.held = False
             if worker.child is None and worker.due is None:
@@ -158,10 +157,7 @@ class Supervisor:
     def state(self, name: str) -> str:
         """The kernel's word for it: "running", "sleeping", "stopped" …, or "gone"."""
         child = self.child(name)
-        try:
-            return psutil.Process(child.pid).status() if child else "gone"
-        except psutil.NoSuchProcess:
-            return "gone"
+        return self._children.state(child.pid) if child else "gone"
 
     # -- what a run asks -----------------------------------------------------------------------------------------
 
@@ -177,7 +173,7 @@ class Supervisor:
                 if worker.short_lives >= 3:
                     raise WorkerDied(
                         f"The worker {name} dies at its start (3 times so far).\n"
-                        f"  its command: {' '.join(worker.argv)}\n  its log ends:\n{last_lines(worker.log)}"
+                        f"  its command: {worker.command}\n  its log ends:\n{last_lines(worker.log)}"
                     )
 
     def stop_all(self, grace_s: float = 3.0) -> None:
@@ -189,4 +185,4 @@ class Supervisor:
                 if worker.due is not None:
                     worker.due.cancel()
             self._changed.notify_all()
-        self._processes.stop(pids, grace_s)
+        self._children.stop(pids, grace_s)

@@ -90,7 +90,8 @@ class Worker:
     `host:port` of this worker's own proxy to that service (its link). `env` holds further variables; in their values
     `{name}` stands for the run's own name of a declared topic, subscription, table, database or consumer group.
     `reads` and `writes` name hops: they say what waits for the worker and what it has done. `group` names the Kafka
-    consumer group whose lag tells whether the worker is done.
+    consumer group whose lag tells whether the worker is done. `image` is the container image in which the Docker
+    backend runs it ("": this package's own, which holds the reference pipelines and nothing of yours).
     """
 
     name: str
@@ -102,6 +103,7 @@ class Worker:
     group: str = ""
     replicas: int = 1
     cwd: str | None = None
+    image: str = ""
 
     def instances(self) -> list[str]:
         """Names of the processes: the worker's own name, or name-1 … name-n for replicas."""
@@ -270,6 +272,7 @@ class Batch:
     uses: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str | None = None
+    image: str = ""
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class ToxiproxyServer:
             there = library.proxies()
         for name, listen, upstream in proxies:
             proxy = there.get(name)
-            if proxy is None or (proxy.listen, proxy.upstream, proxy.enabled) != (listen, upstream, True):
+            if proxy is None or (_wild(proxy.listen), proxy.upstream, proxy.enabled) != (_wild(listen), upstream, True):
                 raise HarnessFault(f"Toxiproxy did not make the proxy {name} on {listen} to {upstream}")
 
     def set_enabled(self, name: str, enabled: bool) -> None:
@@ -169,6 +169,11 @@ class ToxiproxyServer:
         if proxy is None:
             raise HarnessFault(f"Toxiproxy has no proxy {name}")
         return proxy
+
+
+def _wild(address: str) -> str:
+    """Go tells a listener on every address as [::], whichever way it was asked for."""
+    return address.replace("[::]", "0.0.0.0")
 
 
 def parse_counters(metrics: str, proxy: str) -> Counters:

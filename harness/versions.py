@@ -17,13 +17,18 @@ _PACKAGES = (
 )
 
 
-def of(programs: Any) -> dict[str, str]:
-    """Programs with where they came from, then packages, then the machine."""
-    found = {
+def of_programs(programs: Any) -> dict[str, str]:
+    """The services' programs, and where each came from."""
+    return {
         name: f"{program.version} ({program.origin})"
         for name in ("kafka", "toxiproxy", "pubsub", "bigtable")
         if (program := getattr(programs, name, None)) is not None
     }
+
+
+def of_packages() -> dict[str, str]:
+    """This package and those that the figures depend on, then Python and the machine."""
+    found = {}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)

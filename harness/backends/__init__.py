@@ -1,0 +1,88 @@
+"""Where the parts of a run live: plain processes on this machine, or containers."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Protocol
+
+from harness.backends.base import Site
+from harness.backends.process import Processes
+from harness.topology import Pipeline, UsageError
+
+NAMES = ("auto", "process", "docker")
+
+
+class Backend(Protocol):
+    """What a session builds its stacks with. `notes` are told in the run, `where` (in a few words) in its first line."""
+
+    name: str
+    where: str
+    notes: list[str]
+
+    def site(self, pipeline: Pipeline) -> Site: ...
+    def close(self) -> None: ...
+
+
+class ProcessBackend:
+    """Plain processes, with programs that provisioning finds or fetches."""
+
+    name = "process"
+
+    def __init__(self, processes: Processes, why: str = "") -> None:
+        from harness.provision import provision
+        from harness.provision.show import Shown
+
+        with Shown() as shown:
+            self._programs = provision(shown)
+        self._processes = processes
+        self.where = f"as processes: {why}" if why else "as processes"
+        self.notes = list(self._programs.notes)
+        self._numbers = itertools.count(1)
+
+    def site(self, pipeline: Pipeline) -> Site:
+        from harness.backends.process_site import ProcessSite
+
+        folder = self._processes.temp / f"stack-{next(self._numbers)}"
+        return ProcessSite(pipeline, self._programs, self._processes, folder)
+
+    def close(self) -> None:
+        return
+
+
+class Backends:
+    """Makes each backend when a pipeline first needs it. `wanted`: one of NAMES."""
+
+    def __init__(self, wanted: str, processes: Processes) -> None:
+        if wanted not in NAMES:
+            raise UsageError(f"There is no backend {wanted!r}; there are {', '.join(NAMES)}.")
+        self._wanted, self._processes = wanted, processes
+        self._made: dict[str, Backend] = {}
+        self._why_not: str | bool | None = False
+
+    def of(self, pipeline: Pipeline) -> Backend:
+        """ "auto": Docker where it can be had at once and the pipeline can live in containers, else processes.
+
+        Raises UsageError where Docker was asked for and cannot be had, and says what to do.
+        """
+        from harness.backends import docker
+
+        reason = ""
+        if self._wanted == "docker":
+            reason = docker.cannot_hold(pipeline)
+            if reason:
+                raise UsageError(f"{reason} Run it with --backend process.")
+        elif self._wanted == "auto":
+            if self._why_not is False:
+                self._why_not = docker.why_not()
+            reason = str(self._why_not or docker.cannot_hold(pipeline))
+        name = "process" if self._wanted == "process" or reason else "docker"
+        if name not in self._made:
+            self._made[name] = (
+                ProcessBackend(self._processes, reason) if name == "process" else docker.DockerBackend(self._processes)
+            )
+        return self._made[name]
+
+    def close(self) -> None:
+        for backend in self._made.values():
+            backend.close()
+        self._made.clear()

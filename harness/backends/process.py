@@ -15,34 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from harness.backends.base import Child, Exit
 from harness.errors import HarnessFault
-
-
-@dataclass(frozen=True)
-class Child:
-    """A process that the keeper started. `started` (epoch seconds, by the kernel) tells it from a later one."""
-
-    pid: int
-    started: float
-
-
-@dataclass(frozen=True)
-class Exit:
-    """How a process ended: `status` as of `subprocess` (negative: the signal), `t` in epoch seconds."""
-
-    pid: int
-    status: int
-    t: float
-
-    @property
-    def signal(self) -> str | None:
-        return signal.Signals(-self.status).name if self.status < 0 else None
 
 
 class Processes:
@@ -50,7 +29,7 @@ class Processes:
 
     def __init__(self) -> None:
         sweep_temp_folders()
-        self.temp = Path(tempfile.mkdtemp(prefix=f"gauntlet-{os.getpid()}-{_start_time(os.getpid())}-"))
+        self.temp = Path(tempfile.mkdtemp(prefix=f"gauntlet-{os.getpid()}-{start_time(os.getpid())}-"))
         self._numbers = itertools.count(1)
         self._answers: dict[int, Future[dict[str, Any]]] = {}
         self._exits: dict[int, Exit] = {}
@@ -104,6 +83,13 @@ class Processes:
 
     def ended(self, pid: int) -> Exit | None:
         return self._exits.get(pid)
+
+    def state(self, pid: int) -> str:
+        """The kernel's word for it: "running", "sleeping", "stopped" …, or "gone"."""
+        try:
+            return str(psutil.Process(pid).status())
+        except psutil.NoSuchProcess:
+            return "gone"
 
     def stop(self, pids: Sequence[int], grace_s: float = 5.0) -> None:
         """SIGTERM to all, SIGKILL to those that are still there after the grace."""
@@ -184,7 +170,7 @@ class Processes:
             future.set_exception(HarnessFault("the keeper of the processes has gone"))
 
 
-def _start_time(pid: int) -> int:
+def start_time(pid: int) -> int:
     """When a process started, in clock ticks since boot: with the pid, a name that is never used twice."""
     with open(f"/proc/{pid}/stat") as file:
         return int(file.read().rsplit(")", 1)[1].split()[19])
@@ -201,7 +187,7 @@ def sweep_temp_folders() -> None:
         except ValueError:
             continue
         try:
-            alive = _start_time(pid) == started
+            alive = start_time(pid) == started
         except (OSError, IndexError):
             alive = False
         if not alive:

@@ -284,7 +284,8 @@ def _told(event: Event, state: _State) -> Line | None:
         faults = len(get("schedule") or [])
         return (
             "strong",
-            f"run {get('run')}: {get('scenario')} on {get('pipeline')}, seed {get('seed')}{rate}, {faults} fault{'s' * (faults != 1)}",
+            f"run {get('run')}: {get('scenario')} on {get('pipeline')}, seed {get('seed')}{rate}, {faults} fault{'s' * (faults != 1)}"
+            + (f", {get('where')}" if get("where") else ""),
         )
     if kind == "stage":
         return "strong", f"stage {get('stage')}"
@@ -507,7 +508,10 @@ def _panel(state: _State, now: float, width: int, height: int) -> list[Pieces]:
     lines.append(
         [
             ("strong", words.clean(title)),
-            ("dim", f"  seed {run.get('seed', '?')}  {words.clean(run.get('folder', ''))}"),
+            (
+                "dim",
+                f"  seed {run.get('seed', '?')}  {words.clean(run.get('where', ''))}  {words.clean(run.get('folder', ''))}",
+            ),
         ]
     )
     lines.append(_stage_line(state, now, since))

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from harness.backends.process import Exit
+from harness.backends.base import Exit
 from harness.errors import StartFailed, last_lines
 from harness.topology import CONTENT_FIELDS, Cells, Content, CountedCell, EventId, Link, Sighting
 
@@ -19,10 +19,12 @@ ServiceExit = Callable[[str, Exit], None]
 
 
 class Server(Protocol):
-    """A running service. Addresses are "host:port"; `direct` is the harness's own way in, past every proxy."""
+    """A running service. Addresses are "host:port"; `direct` is the harness's own way in, past every fault, and `inside`
+    that of a program which runs where the service does (the batch job)."""
 
     name: str
     direct: str
+    inside: str
 
     def start(self) -> None: ...
     def wait_until_ready(self) -> None: ...

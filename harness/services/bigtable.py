@@ -7,9 +7,8 @@ from pathlib import Path
 
 import grpc
 
-from harness.backends.process import Child, Ports, Processes
+from harness.backends.base import Child, Site
 from harness.errors import StartFailed, last_lines
-from harness.provision import Program
 from harness.services.base import ServiceExit, SinkReading, SinkTap, wait_until
 from harness.services.pubsub import probe
 from harness.topology import Bigtable, BigtableHop, Cells, CountedCell, Link, Row, Sighting
@@ -20,20 +19,12 @@ INSTANCE = "projects/gauntlet/instances/gauntlet"
 
 
 class BigtableServer:
-    def __init__(
-        self,
-        service: Bigtable,
-        program: Program,
-        processes: Processes,
-        folder: Path,
-        ports: Ports,
-        on_exit: ServiceExit,
-    ) -> None:
+    def __init__(self, service: Bigtable, site: Site, on_exit: ServiceExit) -> None:
         self.name, self.service = service.name, service
-        self._program, self._processes, self._on_exit = program, processes, on_exit
-        self._log = folder / "logs" / f"{service.name}.log"
-        self._port = ports.take()
-        self.direct = f"127.0.0.1:{self._port}"
+        self._site, self._on_exit = site, on_exit
+        self._log = site.folder / "logs" / f"{service.name}.log"
+        self._port = site.port(self.name, "direct")
+        self.direct, self.inside = site.direct(self.name, self._port), self._port.reach
         self.child: Child | None = None
         self.channel = grpc.insecure_channel(
             self.direct,
@@ -46,8 +37,8 @@ class BigtableServer:
         )
 
     def start(self) -> None:
-        self.child = self._processes.spawn(
-            self._program.start_args("127.0.0.1", self._port), self.log(), on_exit=lambda e: self._on_exit(self.name, e)
+        self.child = self._site.start_emulator(
+            self.name, "bigtable", self._port, self.log(), on_exit=lambda e: self._on_exit(self.name, e)
         )
 
     def wait_until_ready(self, timeout_s: float = 30.0) -> None:
@@ -55,7 +46,7 @@ class BigtableServer:
 
     def _answers(self) -> bool:
         assert self.child is not None
-        if self._processes.ended(self.child.pid):
+        if self._site.children.ended(self.child.pid):
             raise StartFailed(f"{self.name} died at its start; its log ends:\n{last_lines(self.log())}")
         return probe(self.direct, 1.0) >= 0
 
@@ -63,7 +54,7 @@ class BigtableServer:
         return self._log
 
     def upstream(self, link: Link) -> str:
-        return self.direct
+        return self._port.reach
 
     def names(self, run: str) -> dict[str, str]:
         return {table: f"{INSTANCE}/tables/{table}-{run}" for table in self.service.tables}

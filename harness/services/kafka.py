@@ -8,7 +8,6 @@ it to the advertised address). Two more listeners, one for the controller and on
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +24,8 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
-from harness.backends.process import Child, Ports, Processes
+from harness.backends.base import Child, Site
 from harness.errors import HarnessFault, StartFailed, last_lines
-from harness.provision import KafkaProgram
 from harness.services.base import MessageLog, ServiceExit, TapResult, wait_until
 from harness.topology import Kafka, KafkaHop, Link
 
@@ -42,25 +40,16 @@ CLIENT: dict[str, str | int | float] = {
 
 
 class KafkaServer:
-    """One broker on 127.0.0.1. `links` get a listener each; `proxy_ports` says where their proxies listen."""
+    """One broker. Each of the `links` gets a listener that advertises the link's own door."""
 
-    def __init__(
-        self,
-        service: Kafka,
-        program: KafkaProgram,
-        processes: Processes,
-        folder: Path,
-        ports: Ports,
-        links: Sequence[Link],
-        proxy_ports: Mapping[str, int],
-        on_exit: ServiceExit,
-    ) -> None:
+    def __init__(self, service: Kafka, site: Site, links: Sequence[Link], on_exit: ServiceExit) -> None:
         self.name, self.service = service.name, service
-        self._program, self._processes, self._on_exit = program, processes, on_exit
-        self._folder, self._log = folder / service.name, folder / "logs" / f"{service.name}.log"
-        self._controller, self._direct_port = ports.take(), ports.take()
-        self._listeners = {link.name: (ports.take(), proxy_ports[link.name]) for link in links}
-        self.direct = f"127.0.0.1:{self._direct_port}"
+        self._site, self._on_exit = site, on_exit
+        self._log = site.folder / "logs" / f"{service.name}.log"
+        self._controller, self._inner = site.port(self.name, "controller"), site.port(self.name, "inner")
+        self._direct_port = site.port(self.name, "direct")
+        self.direct, self.inside = site.direct(self.name, self._direct_port), self._inner.reach
+        self._listeners = {link.name: site.port(self.name, link.name) for link in links}
         self.child: Child | None = None
         self._admin: AdminClient | None = None
         self._askers: dict[str, Consumer] = {}
@@ -68,33 +57,27 @@ class KafkaServer:
     # -- life --------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        if not self._folder.exists():
-            self._folder.mkdir(parents=True)
-            shutil.copytree(self._program.template, self._folder / "data")
-        properties = self._folder / "server.properties"
-        properties.write_text(self.properties())
-        argv = [self._program.java, *self._program.jvm_flags, "-cp", self._program.classpath, "kafka.Kafka", properties]
-        self.child = self._processes.spawn(
-            [str(a) for a in argv], self.log(), cwd=self._folder, on_exit=lambda e: self._on_exit(self.name, e)
+        self.child = self._site.start_kafka(
+            self.name, self.properties, self.log(), on_exit=lambda e: self._on_exit(self.name, e)
         )
 
-    def properties(self) -> str:
+    def properties(self, data: Path) -> str:
         """server.properties. Short session time-outs and a small offsets topic: a broker back in 2-4 s, not 13."""
-        slots = {f"L{i}": where for i, where in enumerate(self._listeners.values())}
-        listeners = [f"CONTROLLER://127.0.0.1:{self._controller}", f"DIRECT://{self.direct}"]
-        listeners += [f"{slot}://127.0.0.1:{own}" for slot, (own, _) in slots.items()]
-        advertised = [f"DIRECT://{self.direct}"] + [f"{slot}://127.0.0.1:{proxy}" for slot, (_, proxy) in slots.items()]
-        protocols = [f"{name}:PLAINTEXT" for name in ("CONTROLLER", "DIRECT", *slots)]
+        # INNER is the broker's own way to itself: DIRECT may advertise an address that only the harness can reach.
+        ports = {"CONTROLLER": self._controller, "INNER": self._inner, "DIRECT": self._direct_port}
+        advertised = {"INNER": self._inner.reach, "DIRECT": self.direct}
+        for i, (link, port) in enumerate(self._listeners.items()):
+            ports[f"L{i}"], advertised[f"L{i}"] = port, self._site.doors[link].client
         settings = {
             "process.roles": "broker,controller",
             "node.id": "1",
-            "controller.quorum.voters": f"1@127.0.0.1:{self._controller}",
+            "controller.quorum.voters": f"1@{self._controller.reach}",
             "controller.listener.names": "CONTROLLER",
-            "inter.broker.listener.name": "DIRECT",
-            "listeners": ",".join(listeners),
-            "advertised.listeners": ",".join(advertised),
-            "listener.security.protocol.map": ",".join(protocols),
-            "log.dirs": str(self._folder / "data"),
+            "inter.broker.listener.name": "INNER",
+            "listeners": ",".join(f"{name}://{port.bind}" for name, port in ports.items()),
+            "advertised.listeners": ",".join(f"{name}://{address}" for name, address in advertised.items()),
+            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in ports),
+            "log.dirs": str(data),
             "auto.create.topics.enable": "false",
             "broker.session.timeout.ms": "2000",
             "broker.heartbeat.interval.ms": "300",
@@ -121,7 +104,7 @@ class KafkaServer:
     def _answers(self) -> bool:
         assert self.child is not None
         assert self._admin is not None
-        if self._processes.ended(self.child.pid):
+        if self._site.children.ended(self.child.pid):
             raise StartFailed(f"{self.name} died at its start; its log ends:\n{last_lines(self.log())}")
         return len(self._admin.list_topics(timeout=1).brokers) == 1
 
@@ -129,7 +112,7 @@ class KafkaServer:
         return self._log
 
     def upstream(self, link: Link) -> str:
-        return f"127.0.0.1:{self._listeners[link.name][0]}"
+        return self._listeners[link.name].reach
 
     # -- what a run makes fresh --------------------------------------------------------------------------------
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from harness.backends.process import Child, Ports, Processes
+from harness.backends.base import Child, Site
 from harness.errors import StartFailed, last_lines
-from harness.provision import Program
 from harness.services.base import MessageLog, ServiceExit, TapResult, wait_until
 from harness.topology import Link, PubSub, PubSubHop
 
@@ -25,20 +24,18 @@ TAP_DEADLINE_S = 10
 
 
 class PubSubServer:
-    def __init__(
-        self, service: PubSub, program: Program, processes: Processes, folder: Path, ports: Ports, on_exit: ServiceExit
-    ) -> None:
+    def __init__(self, service: PubSub, site: Site, on_exit: ServiceExit) -> None:
         self.name, self.service = service.name, service
-        self._program, self._processes, self._on_exit = program, processes, on_exit
-        self._log = folder / "logs" / f"{service.name}.log"
-        self._port = ports.take()
-        self.direct = f"127.0.0.1:{self._port}"
+        self._site, self._on_exit = site, on_exit
+        self._log = site.folder / "logs" / f"{service.name}.log"
+        self._port = site.port(self.name, "direct")
+        self.direct, self.inside = site.direct(self.name, self._port), self._port.reach
         self.child: Child | None = None
         self._clients: tuple[Any, Any] | None = None
 
     def start(self) -> None:
-        self.child = self._processes.spawn(
-            self._program.start_args("127.0.0.1", self._port), self.log(), on_exit=lambda e: self._on_exit(self.name, e)
+        self.child = self._site.start_emulator(
+            self.name, "pubsub", self._port, self.log(), on_exit=lambda e: self._on_exit(self.name, e)
         )
 
     def wait_until_ready(self, timeout_s: float = 30.0) -> None:
@@ -48,7 +45,7 @@ class PubSubServer:
     def _answers(self) -> bool:
         assert self.child is not None
         assert self._clients is not None
-        if self._processes.ended(self.child.pid):
+        if self._site.children.ended(self.child.pid):
             raise StartFailed(f"{self.name} died at its start; its log ends:\n{last_lines(self.log())}")
         self._clients[0].list_topics(request={"project": f"projects/{PROJECT}"}, timeout=2, retry=None)
         return True
@@ -57,7 +54,7 @@ class PubSubServer:
         return self._log
 
     def upstream(self, link: Link) -> str:
-        return self.direct
+        return self._port.reach
 
     def names(self, run: str) -> dict[str, str]:
         topics = {t: f"projects/{PROJECT}/topics/{t}-{run}" for t in self.service.topics}

@@ -19,7 +19,7 @@ class SqliteServer:
         self._folder = folder / service.name
         # At once and not at `start`: a worker waits for the services that it uses, and SQLite has no address to use.
         self._folder.mkdir(parents=True, exist_ok=True)
-        self.direct = ""
+        self.direct = self.inside = ""
         self.child = None
 
     def start(self) -> None:

@@ -11,7 +11,6 @@ from confluent_kafka.admin import AdminClient
 
 import harness.toxiproxy
 from harness.errors import HarnessFault
-from harness.linkmeter import LinkMeter
 from harness.stack import Stack
 from harness.toxiproxy import Toxic, ToxiproxyServer, parse_counters
 from pipelines_under_test.kappa.pipeline import kappa
@@ -36,10 +35,10 @@ def test_a_cut_link_stops_and_no_other(stack: Stack, link: str) -> None:
 @pytest.mark.parametrize("link", [link for link in LINKS if link.endswith("->kafka")])
 def test_a_client_of_a_link_learns_no_address_but_its_proxy(stack: Stack, link: str) -> None:
     """Kafka tells a client where to go on; here it must be told the proxy again (testcontainers-java #2073)."""
-    port = stack.proxy_ports[link]
-    admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{port}"})
+    door = stack.site.doors[link]
+    admin = AdminClient({"bootstrap.servers": door.harness})
     brokers = admin.list_topics(timeout=10).brokers.values()
-    assert [(b.host, b.port) for b in brokers] == [("127.0.0.1", port)]
+    assert [f"{b.host}:{b.port}" for b in brokers] == [door.client]
 
 
 def test_a_toxic_does_what_it_says_and_its_removal_ends_it(stack: Stack) -> None:
@@ -74,9 +73,9 @@ def test_what_toxiproxy_refuses_is_an_error(stack: Stack, doing: object, told: s
 
 
 def test_a_port_that_is_taken_is_an_error_with_the_reason(stack: Stack) -> None:
-    taken = stack.proxy_ports["load->kafka"]
+    taken = stack.site.doors["load->kafka"].listen
     with pytest.raises(HarnessFault, match="address already in use"):
-        stack.toxiproxy.create([("second", f"127.0.0.1:{taken}", stack.servers["kafka"].direct)])
+        stack.toxiproxy.create([("second", taken, stack.servers["kafka"].direct)])
 
 
 def test_a_server_that_is_not_there_is_an_error() -> None:
@@ -116,9 +115,9 @@ def test_an_http_error_is_never_taken_for_an_answer(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_meter_sees_bytes_on_the_link_that_carried_them(stack: Stack) -> None:
-    meter = LinkMeter(stack.proxy_ports)
+    meter = stack.site.meter()
     before = meter.sample()
-    admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{stack.proxy_ports['converter->kafka']}"})
+    admin = AdminClient({"bootstrap.servers": stack.site.doors["converter->kafka"].harness})
     admin.list_topics(timeout=10)
     end = time.monotonic() + 10
     while not (during := meter.sample())["converter->kafka"].connections and time.monotonic() < end:

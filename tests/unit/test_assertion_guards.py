@@ -203,6 +203,18 @@ def test_a_machine_that_ran_out_of_something(tmp_path: Path, record: dict[str, A
     assert check(MachineHealthy(), World().happen("machine", **record), tmp_path).verdict == "inconclusive"
 
 
+def test_a_kill_for_want_of_memory_that_was_wanted_is_none_of_the_machine(tmp_path: Path) -> None:
+    """And one that nobody wanted is, wherever it was counted."""
+    healthy = {"disk_free_bytes": 10**10, "disk_full": False}
+    end = {"worker": "w", "pid": 1, "status": -9, "signal": "SIGKILL", "oom_killed": True}
+    wanted = World().happen("machine", oom_kills=1, **healthy).happen("worker-exit", **end, asked=True)
+    assert check(MachineHealthy(), wanted, tmp_path / "a").verdict == "pass"
+    one_more = World().happen("machine", oom_kills=2, **healthy).happen("worker-exit", **end, asked=True)
+    assert check(MachineHealthy(), one_more, tmp_path / "b").verdict == "inconclusive"
+    elsewhere = World().happen("machine", oom_kills=0, **healthy).happen("worker-exit", **end, asked=False)
+    assert check(MachineHealthy(), elsewhere, tmp_path / "c").verdict == "inconclusive"
+
+
 @pytest.mark.parametrize(("guard", "kind"), [(ClockSteady(), "clock"), (MachineHealthy(), "machine")])
 def test_what_nobody_watched_is_no_pass(tmp_path: Path, guard: Assertion, kind: str) -> None:
     world = World()

@@ -1,0 +1,140 @@
+"""What a backend offers: children that run (processes or containers), and a site on which a stack is built.
+
+A stack (harness/stack.py) knows services, links and proxies; a site knows where they run. A third kind of site has to
+offer what `Site` says, and to pass tests/conformance with it, and nothing else.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from faults.base import Container
+    from harness.linkmeter import Flow
+    from harness.topology import Batch, Worker
+    from harness.toxiproxy import ToxiproxyServer
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process or container that was started. `pid` as the kernel of the daemon's machine knows it; `started` (epoch
+    seconds) tells it from a later one."""
+
+    pid: int
+    started: float
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a child ended: `status` as of `subprocess` (negative: the signal), `t` in epoch seconds."""
+
+    pid: int
+    status: int
+    t: float
+    oom_killed: bool = False
+
+    @property
+    def signal(self) -> str | None:
+        return signal.Signals(-self.status).name if self.status < 0 else None
+
+
+OnExit = Callable[[Exit], None]
+#: Starts a child; called again for each restart.
+Launch = Callable[[OnExit], Child]
+
+
+class Children(Protocol):
+    """Children by the pid of their life; a restart is another pid."""
+
+    def signal(self, pid: int, number: int) -> bool:
+        """False if it had ended. SIGSTOP and SIGCONT stop and continue all of it."""
+        ...
+
+    def ended(self, pid: int) -> Exit | None: ...
+    def state(self, pid: int) -> str:
+        """ "running", "sleeping", "stopped" … or "gone"."""
+        ...
+
+    def stop(self, pids: Sequence[int], grace_s: float = 5.0) -> None:
+        """SIGTERM to all, SIGKILL to those that are still there after the grace; returns when all have ended."""
+        ...
+
+    def stop_now(self, pid: int) -> None:
+        """SIGKILL; returns when it has ended."""
+        ...
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of a service: what the server binds, and where Toxiproxy reaches it; "host:port" each."""
+
+    bind: str
+    reach: str
+
+
+@dataclass(frozen=True)
+class Door:
+    """The front of a link's proxy: what Toxiproxy binds, where the link's client finds it, where the harness does."""
+
+    listen: str
+    client: str
+    harness: str
+
+
+class Meter(Protocol):
+    """See harness.linkmeter.LinkMeter."""
+
+    def sample(self) -> Mapping[str, Flow]: ...
+    def close(self) -> None: ...
+
+
+class Site(Protocol):
+    """Where one stack runs. Every address is known once `start_toxiproxy` has returned."""
+
+    name: str
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def children(self) -> Children: ...
+    @property
+    def toxiproxy(self) -> ToxiproxyServer: ...
+    @property
+    def doors(self) -> Mapping[str, Door]: ...
+
+    def start_toxiproxy(self, log: Path, on_exit: OnExit) -> Child: ...
+    def port(self, service: str, what: str) -> Port:
+        """A port of a service for one purpose; the same one whenever it is asked for."""
+        ...
+
+    def direct(self, service: str, port: Port) -> str:
+        """Where the harness reaches this port, past every fault."""
+        ...
+
+    def standing_proxies(self) -> list[tuple[str, str, str]]:
+        """Proxies (name, listen, upstream) that belong to no link and are never disturbed."""
+        ...
+
+    def start_kafka(self, name: str, properties: Callable[[Path], str], log: Path, on_exit: OnExit) -> Child:
+        """`properties`: folder of the data -> the text of server.properties. Data survives a kill."""
+        ...
+
+    def start_emulator(self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit) -> Child: ...
+    def launch(
+        self, instance: str, worker: Worker | Batch, env: Mapping[str, str], log: Path, output: Path | None = None
+    ) -> tuple[Launch, str]:
+        """What starts a worker, and its command as a person would write it. `output`: a file that it leaves behind."""
+        ...
+
+    def container(self, instance: str) -> Container:
+        """A worker's container. Raises HarnessFault where there are none."""
+        ...
+
+    def version(self, kind: str) -> str: ...
+    def versions(self) -> dict[str, str]: ...
+    def meter(self) -> Meter: ...
+    def close(self) -> None: ...

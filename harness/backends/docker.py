@@ -1,0 +1,441 @@
+"""Containers through testcontainers: what starts them, ends them and tells how they ended.
+
+testcontainers is set up here and nowhere else, before its import (docs/dependencies.md tells why): every address is
+127.0.0.1, also where the harness itself is in a container that shares the host's network, and its own reaper is off
+because ours needs no image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from harness.backends import images, reaper
+from harness.backends.base import Child, Exit, OnExit, Site
+from harness.backends.process import Processes, start_time
+from harness.errors import HarnessFault
+from harness.topology import Pipeline, Sqlite, UsageError
+
+LABEL = "gauntlet.owner"
+#: How long a log may trail the end of its container before the exit is told without its last lines.
+LOG_WITHIN_S = 3.0
+
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
+os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
+
+
+def client(timeout_s: float = 60) -> Any:
+    """The daemon's client. Raises UsageError where no daemon answers."""
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        made = docker.from_env(timeout=timeout_s)
+        made.ping()
+    except DockerException as error:
+        raise UsageError(
+            f"No Docker daemon answers ({error}). Start one, or point DOCKER_HOST at it, or take --backend process."
+        ) from error
+    return made
+
+
+def why_not() -> str | None:
+    """Why containers cannot be had at once on this machine; None if they can. Cheap where there is no daemon."""
+    if "DOCKER_HOST" not in os.environ and not Path("/var/run/docker.sock").exists():
+        return "no Docker daemon answers"
+    try:
+        daemon = client(5)
+    except UsageError:
+        return "no Docker daemon answers"
+    missing = images.missing(daemon)
+    return f"{', '.join(missing)} not on this machine yet (`gauntlet images build` makes them)" if missing else None
+
+
+def cannot_hold(pipeline: Pipeline) -> str:
+    """Why a pipeline cannot live in containers, or ""."""
+    for service in pipeline.services:
+        if isinstance(service, Sqlite):
+            return f"{service.name} of {pipeline.name} is a file on this machine, which containers do not share."
+    for worker in pipeline.workers:
+        if not worker.image and not images.holds(worker.command):
+            return f"The worker {worker.name} of {pipeline.name} declares no image."
+    if pipeline.batch is not None and not pipeline.batch.image and not images.holds(pipeline.batch.command):
+        return f"The batch job of {pipeline.name} declares no image."
+    return ""
+
+
+class DockerBackend:
+    """Every part in a container, on a network of the stack's own."""
+
+    name, where = "docker", "in containers"
+
+    def __init__(self, processes: Processes) -> None:
+        daemon = client()
+        self.images = images.resolve(daemon)
+        self.notes = list(self.images.notes)
+        self._processes = processes
+        self.containers = Containers(daemon)
+        self._numbers = itertools.count(1)
+
+    def site(self, pipeline: Pipeline) -> Site:
+        from harness.backends.docker_site import DockerSite
+
+        folder = self._processes.temp / f"containers-{next(self._numbers)}"
+        return DockerSite(pipeline, self.images, self.containers, folder)
+
+    def close(self) -> None:
+        self.containers.close()
+
+
+@dataclass(frozen=True)
+class _Life:
+    """A container from one start to its end."""
+
+    pid: int
+    started: float
+    writer: threading.Thread
+    on_exit: OnExit | None
+
+
+class Containers:
+    """All containers of one harness, labelled with it, and removed with it. Safe to use from any thread."""
+
+    def __init__(self, daemon: Any) -> None:
+        self.client = daemon
+        self._api = daemon.api
+        # One a keeper, not one a process: a process may have several, and each removes only its own.
+        self.owner = f"{_machine()}/{os.getpid()}/{start_time(os.getpid())}/{secrets.token_hex(4)}"
+        _sweep_of_the_dead(self._api)
+        self._lock = threading.Lock()
+        self._ids: dict[int, str] = {}
+        self._exits: dict[int, Exit] = {}
+        self._lives: dict[str, _Life] = {}
+        self._early: dict[str, Mapping[str, Any]] = {}
+        self._stopped: set[int] = set()
+        self._invented = itertools.count(-1, -1)
+        self._closing = False
+        self._reaper = subprocess.Popen(
+            [sys.executable, "-P", reaper.__file__, f"{LABEL}={self.owner}", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._reaper.stdout is not None
+        if self._reaper.stdout.readline() != b"ready\n":
+            raise HarnessFault("the reaper of containers did not start; without it a killed harness would leave them")
+        self._events = self._ends(time.time())
+        self._deaf = ""
+        self._tellers = ThreadPoolExecutor(8, "container-exit")
+        threading.Thread(target=self._listen, name="docker-events", daemon=True).start()
+
+    # -- making ------------------------------------------------------------------------------------------------
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {LABEL: self.owner}
+
+    def network(self) -> Any:
+        from testcontainers.core.network import Network
+
+        return Network(docker_network_kw={"labels": self.labels}).create()
+
+    def run(
+        self,
+        image: str,
+        command: Sequence[str],
+        log: Path,
+        on_exit: OnExit | None = None,
+        *,
+        network: Any = None,
+        alias: str = "",
+        env: Mapping[str, str] | None = None,
+        ports: Sequence[int] = (),
+        files: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> tuple[str, Child]:
+        """Makes and starts a container: its id and its first life. What it writes goes to the end of `log`.
+
+        `ports` are published on loopback, at ports that are free; `files` (path -> text) are there before it starts.
+        Raises HarnessFault.
+        """
+        import docker.errors
+        from testcontainers.core.container import DockerContainer
+
+        made = DockerContainer(
+            image, docker_client_kw={"timeout": 60}, env=dict(env or {}), labels=self.labels, **kwargs
+        )
+        if command:
+            made.with_command(list(command))  # type: ignore[arg-type]
+        if network is not None:
+            made.with_network(network).with_network_aliases(alias)
+        for port in ports:
+            made.ports[f"{port}/tcp"] = ("127.0.0.1",)  # type: ignore[assignment]
+        for path, text in (files or {}).items():
+            made.with_copy_into_container(text.encode(), path)
+        try:
+            made.start()
+        except docker.errors.DockerException as error:
+            told = getattr(error, "explanation", None) or error
+            raise HarnessFault(f"a container of {image} could not be started: {told}") from error
+        container = str(made.get_wrapped_container().id)
+        stream = self._api.logs(container, stdout=True, stderr=True, stream=True, follow=True)
+        return container, self._live(container, stream, log, on_exit)
+
+    def stream(self, image: str, command: Sequence[str], **kwargs: Any) -> tuple[str, Iterator[bytes]]:
+        """Makes and starts a container whose output is read line by line. Raises HarnessFault."""
+        container, _ = self.run(image, command, Path(os.devnull), **kwargs)
+        return container, _lines(self._api.logs(container, stdout=True, stderr=False, stream=True, follow=True))
+
+    def start(self, container: str, log: Path, on_exit: OnExit | None = None) -> Child:
+        """Starts a container that had ended. Raises HarnessFault."""
+        import docker.errors
+
+        stream = self._api.attach(container, stdout=True, stderr=True, stream=True, logs=False)
+        try:
+            self._api.start(container)
+        except docker.errors.APIError as error:
+            raise HarnessFault(f"a container could not be started again: {error.explanation or error}") from error
+        return self._live(container, stream, log, on_exit)
+
+    def _live(self, container: str, stream: Iterator[bytes], log: Path, on_exit: OnExit | None) -> Child:
+        writer = threading.Thread(target=_write, args=(stream, log), name="container-log", daemon=True)
+        writer.start()
+        state = self._api.inspect_container(container)["State"]
+        pid = int(state["Pid"]) or next(self._invented)  # 0: it has ended already
+        started = _epoch(state["StartedAt"])
+        with self._lock:
+            self._exits.pop(pid, None)
+            self._ids[pid] = container
+            self._lives[container] = _Life(pid, started, writer, on_exit)
+            died = self._early.pop(container, None)
+        if died is not None:
+            self._ended(container, died)
+        return Child(pid, started)
+
+    def published(self, container: str) -> dict[int, int]:
+        """Container port -> port on loopback."""
+        ports = self._api.inspect_container(container)["NetworkSettings"]["Ports"]
+        return {int(name.split("/")[0]): int(where[0]["HostPort"]) for name, where in ports.items() if where}
+
+    def fetch(self, pid: int, path: str, to: Path) -> bool:
+        """Copies a file out of a container; False if there is none."""
+        import io
+        import tarfile
+
+        import docker.errors
+
+        try:
+            pieces, _ = self._api.get_archive(self._ids[pid], path)
+        except docker.errors.NotFound:
+            return False
+        with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as tar:
+            member = tar.extractfile(tar.getmembers()[0])
+            assert member is not None
+            to.write_bytes(member.read())
+        return True
+
+    # -- Children ----------------------------------------------------------------------------------------------
+
+    def signal(self, pid: int, number: int) -> bool:
+        import docker.errors
+
+        container = self._ids.get(pid)
+        if container is None or pid in self._exits:
+            return False
+        try:
+            if number == signal.SIGSTOP:
+                self._api.pause(container)
+                self._stopped.add(pid)
+            elif number == signal.SIGCONT:
+                if pid in self._stopped:
+                    self._stopped.discard(pid)
+                    self._api.unpause(container)
+            else:
+                if pid in self._stopped:  # the daemon does not signal what is frozen
+                    self.signal(pid, signal.SIGCONT)
+                self._api.kill(container, signal.Signals(number).name)
+        except docker.errors.APIError:
+            return False  # it has just ended
+        return True
+
+    def ended(self, pid: int) -> Exit | None:
+        if self._deaf and not self._closing:
+            raise HarnessFault(f"the Docker daemon no longer tells which containers end: {self._deaf}")
+        return self._exits.get(pid)
+
+    def state(self, pid: int) -> str:
+        if pid in self._exits or pid not in self._ids:
+            return "gone"
+        state = self._api.inspect_container(self._ids[pid])["State"]
+        return "stopped" if state["Paused"] else "sleeping" if state["Running"] else "gone"
+
+    def stop(self, pids: Sequence[int], grace_s: float = 5.0) -> None:
+        for pid in pids:
+            self.signal(pid, signal.SIGCONT)
+            if grace_s > 0:
+                self.signal(pid, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while time.monotonic() < deadline and any(self.ended(p) is None for p in pids):
+            time.sleep(0.01)
+        for pid in pids:
+            if self.ended(pid) is None:
+                self.signal(pid, signal.SIGKILL)
+        self._wait(pids)
+
+    def stop_now(self, pid: int) -> None:
+        self.signal(pid, signal.SIGKILL)
+        self._wait([pid])
+
+    def _wait(self, pids: Sequence[int]) -> None:
+        deadline = time.monotonic() + 30
+        while any(self.ended(p) is None for p in pids):
+            if time.monotonic() > deadline:
+                raise HarnessFault("the Docker daemon does not say that a killed container has ended")
+            time.sleep(0.005)
+
+    # -- hearing of ends ---------------------------------------------------------------------------------------
+
+    def _ends(self, since: float) -> Any:
+        filters = {"label": f"{LABEL}={self.owner}", "event": ["die"]}
+        return self.client.events(decode=True, since=since, filters=filters)
+
+    def _listen(self) -> None:
+        """Hears of every end, over a daemon that is started again too."""
+        since, problem = time.time(), "its stream of events broke off"
+        for _ in range(100):
+            try:
+                for event in self._events:
+                    since = event["timeNano"] / 1e9
+                    with self._lock:
+                        known = event["id"] in self._lives
+                        if not known:
+                            self._early[event["id"]] = event
+                    if known:
+                        self._ended(event["id"], event)
+            except Exception as error:  # whatever the connection dies of
+                problem = str(error)
+            if self._closing:
+                return
+            time.sleep(0.1)
+            with contextlib.suppress(Exception):
+                self._events = self._ends(since)
+        self._deaf = problem
+
+    def _ended(self, container: str, event: Mapping[str, Any]) -> None:
+        with self._lock:
+            life = self._lives.get(container)
+            if life is None or event["timeNano"] / 1e9 < life.started:
+                return  # of an earlier life: told again after the stream broke off
+            del self._lives[container]
+        pid, writer, on_exit = life.pid, life.writer, life.on_exit
+        code = int(event["Actor"]["Attributes"]["exitCode"])
+        status = 128 - code if 128 < code < 128 + 64 else code
+        how = Exit(pid, status, event["timeNano"] / 1e9, status == -signal.SIGKILL and self._oom_killed(container))
+        self._stopped.discard(pid)
+        self._exits[pid] = how
+        if on_exit is not None and not self._closing:
+            self._tellers.submit(_tell, writer, on_exit, how)
+
+    def _oom_killed(self, container: str) -> bool:
+        import docker.errors
+
+        try:
+            return bool(self._api.inspect_container(container)["State"]["OOMKilled"])
+        except docker.errors.APIError:
+            return False  # it was removed already: nobody asks any more
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def remove(self, containers: Sequence[str], network: Any = None) -> None:
+        import docker.errors
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(self._remove_one, containers))
+        if network is not None:
+            with contextlib.suppress(docker.errors.APIError):
+                network.remove()
+
+    def _remove_one(self, container: str) -> None:
+        import docker.errors
+
+        with contextlib.suppress(docker.errors.APIError):
+            self._api.remove_container(container, force=True, v=True)
+
+    def close(self) -> None:
+        """Removes everything; returns when it is gone."""
+        self._closing = True
+        with contextlib.suppress(Exception):
+            self._events.close()
+        deadline = time.monotonic() + 30
+        with contextlib.suppress(Exception):
+            while reaper.sweep(self._api, f"{LABEL}={self.owner}") and time.monotonic() < deadline:
+                time.sleep(0.05)
+        if self._reaper.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._reaper.stdin.write(reaper.ALL_DONE)
+                self._reaper.stdin.close()
+        self._reaper.wait(120)
+        if self._reaper.stdout is not None:
+            self._reaper.stdout.close()
+        self._tellers.shutdown(wait=False)
+
+
+def _tell(writer: threading.Thread, on_exit: OnExit, how: Exit) -> None:
+    writer.join(LOG_WITHIN_S)
+    on_exit(how)
+
+
+def _write(stream: Iterator[bytes], log: Path) -> None:
+    with open(log, "ab", buffering=0) as file, contextlib.suppress(Exception):
+        for piece in stream:
+            file.write(piece)
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    with contextlib.suppress(Exception):  # the stream breaks off when its container is removed
+        for piece in pieces:
+            *whole, rest = (rest + piece).split(b"\n")
+            yield from whole
+
+
+def _epoch(text: str) -> float:
+    """The daemon writes nanoseconds, which datetime does not read."""
+    whole, _, rest = text.partition(".")
+    fraction = rest.rstrip("Z")[:6] if rest else "0"
+    return datetime.fromisoformat(f"{whole.rstrip('Z')}+00:00").timestamp() + float(f"0.{fraction or 0}")
+
+
+def _machine() -> str:
+    """Whose pids these are: the boot and the pid namespace. Another machine may use the same daemon."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+
+
+def _sweep_of_the_dead(api: Any) -> None:
+    """Removes what a harness left whose reaper was killed with it."""
+    labels = {c["Labels"].get(LABEL, "") for c in api.containers(all=True, filters={"label": LABEL})}
+    labels |= {n["Labels"].get(LABEL, "") for n in api.networks(filters={"label": LABEL})}
+    for owner in labels:
+        machine, pid, started = [*owner.rsplit("/", 3), "", ""][:3]
+        if machine != _machine():
+            continue
+        try:
+            alive = start_time(int(pid)) == int(started)
+        except (OSError, ValueError, IndexError):
+            alive = False
+        if not alive:
+            reaper.sweep(api, f"{LABEL}={owner}")

@@ -1,0 +1,208 @@
+"""A site of containers: all on a network of their own, and Toxiproxy the only one that can be reached from outside.
+
+Random published ports change when a container is started again, so only Toxiproxy publishes, and it is never
+restarted. The harness reaches each service by a standing proxy that no fault disturbs; workers reach them by Toxiproxy's
+alias. Toxiproxy's sockets are in its own network namespace, so that is where the meter of the links runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from harness.backends.base import Child, Door, Exit, Launch, OnExit, Port
+from harness.backends.docker import Containers
+from harness.backends.images import Images
+from harness.backends.worker_container import WorkerContainer
+from harness.errors import HarnessFault
+from harness.linkmeter import Flow
+from harness.topology import Batch, Pipeline, Sqlite, Worker
+from harness.toxiproxy import ToxiproxyServer
+
+TOXIPROXY = "toxiproxy"
+API_PORT = 8474
+FIRST_DOOR, FIRST_STANDING = 20001, 21001
+#: Where the official image of Kafka takes its configuration from, and where it keeps its data; ours does the same.
+KAFKA_CONFIG = "/mnt/shared/config/server.properties"
+KAFKA_DATA = Path("/tmp/kraft-combined-logs")
+OUTPUT = "/tmp/gauntlet-output"
+
+
+class DockerSite:
+    """See harness.backends.base.Site."""
+
+    name = "docker"
+
+    def __init__(self, pipeline: Pipeline, images: Images, containers: Containers, folder: Path) -> None:
+        self.folder, self.children = folder, containers
+        self._containers, self._images = containers, images
+        self._network = containers.network()
+        self._made: dict[str, str] = {}
+        self._workers: dict[str, WorkerContainer] = {}
+        self._ports: dict[tuple[str, str], Port] = {}
+        self._numbers = itertools.count(9001)
+        self._links = [link.name for link in pipeline.links()]
+        self._services = [s.name for s in pipeline.services if not isinstance(s, Sqlite)]
+        self._outside: dict[int, int] = {}
+        self._directs: dict[str, tuple[int, Port]] = {}
+        self.doors: Mapping[str, Door] = {}
+        self.toxiproxy = ToxiproxyServer("127.0.0.1", 0)
+
+    def start_toxiproxy(self, log: Path, on_exit: OnExit) -> Child:
+        inside = [API_PORT]
+        inside += [FIRST_DOOR + i for i in range(len(self._links))]
+        inside += [FIRST_STANDING + i for i in range(len(self._services))]
+        image = self._images["toxiproxy"]
+        container, child = self._containers.run(
+            image.ref, image.command, log, on_exit, network=self._network, alias=TOXIPROXY, ports=inside
+        )
+        self._made[TOXIPROXY] = container
+        self._outside = self._containers.published(container)
+        self.toxiproxy = ToxiproxyServer("127.0.0.1", self._outside[API_PORT])
+        self.doors = {link: self._door(link, FIRST_DOOR + i) for i, link in enumerate(self._links)}
+        return child
+
+    def _door(self, link: str, port: int) -> Door:
+        outside = f"127.0.0.1:{self._outside[port]}"
+        # The load is the harness's own process, on this side of the network.
+        return Door(f"0.0.0.0:{port}", outside if link.startswith("load->") else f"{TOXIPROXY}:{port}", outside)
+
+    def port(self, service: str, what: str) -> Port:
+        if (service, what) not in self._ports:
+            number = next(self._numbers)
+            self._ports[service, what] = Port(f"0.0.0.0:{number}", f"{service}:{number}")
+        return self._ports[service, what]
+
+    def direct(self, service: str, port: Port) -> str:
+        inside = FIRST_STANDING + self._services.index(service)
+        self._directs[service] = (inside, port)
+        return f"127.0.0.1:{self._outside[inside]}"
+
+    def standing_proxies(self) -> list[tuple[str, str, str]]:
+        return [(f"harness->{name}", f"0.0.0.0:{n}", port.reach) for name, (n, port) in self._directs.items()]
+
+    def start_kafka(self, name: str, properties: Callable[[Path], str], log: Path, on_exit: OnExit) -> Child:
+        return self._start(name, "kafka", (), log, on_exit, {KAFKA_CONFIG: properties(KAFKA_DATA)})
+
+    def start_emulator(self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit) -> Child:
+        number = port.bind.rsplit(":", 1)[1]
+        command = [word.format(port=number) for word in self._images[kind].command]
+        return self._start(name, kind, command, log, on_exit, {})
+
+    def _start(
+        self,
+        name: str,
+        kind: str,
+        command: tuple[str, ...] | list[str],
+        log: Path,
+        on_exit: OnExit,
+        files: dict[str, str],
+    ) -> Child:
+        if name in self._made:
+            return self._containers.start(self._made[name], log, on_exit)
+        self._made[name], child = self._containers.run(
+            self._images[kind].ref, command, log, on_exit, network=self._network, alias=name, files=files
+        )
+        return child
+
+    def launch(
+        self, instance: str, worker: Worker | Batch, env: Mapping[str, str], log: Path, output: Path | None = None
+    ) -> tuple[Launch, str]:
+        argv = [word.replace("{python}", "python3") for word in worker.command]
+        image = worker.image or self._images["worker"].ref
+        own = dict(env) | ({"BATCH_OUTPUT": OUTPUT} if output is not None else {})
+        made: list[str] = []
+
+        def start(on_exit: OnExit) -> Child:
+            ended = on_exit if output is None else lambda how: on_exit(self._bring(how, output))
+            if made:
+                return self._containers.start(made[0], log, ended)
+            if instance in self._made:  # of the run before
+                self._containers.remove([self._made.pop(instance)])
+            container, child = self._containers.run(
+                image,
+                argv,
+                log,
+                ended,
+                network=self._network,
+                alias=instance,
+                env=own,
+                init=True,
+                working_dir=worker.cwd,
+            )
+            made.append(container)
+            self._made[instance] = container
+            self._workers[instance] = WorkerContainer(
+                self._containers.client.api, container, self._network.id, instance
+            )
+            return child
+
+        return start, f"{' '.join(argv)} (in {image})"
+
+    def _bring(self, how: Exit, output: Path) -> Exit:
+        self._containers.fetch(how.pid, OUTPUT, output)
+        return how
+
+    def container(self, instance: str) -> WorkerContainer:
+        return self._workers[instance]
+
+    def version(self, kind: str) -> str:
+        return self._images[kind].version if kind in self._images else ""
+
+    def versions(self) -> dict[str, str]:
+        return {image.kind: f"{image.version} ({image.ref})" for image in self._images.values()}
+
+    def meter(self) -> ContainerMeter:
+        return ContainerMeter(self._containers, self._images["worker"].ref, self._made[TOXIPROXY], self._links)
+
+    def close(self) -> None:
+        self._containers.remove(list(self._made.values()), self._network)
+
+
+class ContainerMeter:
+    """The link meter in Toxiproxy's network namespace, read from the output of its container (see harness.linkmeter)."""
+
+    def __init__(self, containers: Containers, image: str, beside: str, links: list[str]) -> None:
+        self._containers = containers
+        doors = {link: FIRST_DOOR + i for i, link in enumerate(links)}
+        self._latest: dict[str, Flow] = {}
+        self._container, self._there = "", threading.Event()
+        self._error: str | None = None
+        self._first = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(image, doors, beside), name="meter", daemon=True)
+        self._thread.start()
+
+    def _read(self, image: str, doors: dict[str, int], beside: str) -> None:
+        """Starts the container too, while the run is being deployed."""
+        command = ["python3", "-m", "harness.linkmeter", json.dumps(doors)]
+        try:
+            self._container, lines = self._containers.stream(image, command, network_mode=f"container:{beside}")
+        except HarnessFault as error:
+            self._error = str(error)
+            self._first.set()
+            self._there.set()
+            return
+        self._there.set()
+        for line in lines:
+            said = json.loads(line)
+            if "error" in said:
+                self._error = said["error"]
+            else:
+                self._latest = {link: Flow(*figures) for link, figures in said.items()}
+            self._first.set()
+        self._error = self._error or "the meter's container has ended"
+        self._first.set()
+
+    def sample(self) -> Mapping[str, Flow]:
+        self._first.wait(10)
+        if self._error is not None:
+            raise OSError(self._error)
+        return self._latest
+
+    def close(self) -> None:
+        self._error = "closed"
+        if self._there.wait(10) and self._container:
+            self._containers.remove([self._container])

@@ -1,0 +1,72 @@
+"""The reaper: removes every container, network and volume of a harness that has gone, however it went.
+
+It runs as a process of its own (`python reaper.py LABEL PID`), says "ready" before the harness creates anything, and
+waits for the end of its input or of the process PID: a pipe alone fails where a forked child of the harness holds it.
+Creates that were under way may land after the first sweep, so it sweeps until four in a row find nothing.
+
+Testcontainers' own reaper, Ryuk, is a container that has to be pulled and needs the daemon's socket inside; this one
+needs neither and serves everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from typing import Any
+
+EMPTY_SWEEPS = 4
+#: What a harness says that has removed everything itself.
+ALL_DONE = b"done\n"
+
+
+def sweep(api: Any, label: str) -> int:
+    """Removes what carries the label; how much was there."""
+    import docker.errors
+
+    filters = {"label": label}
+    containers = api.containers(all=True, quiet=True, filters=filters)
+    for container in containers:
+        with contextlib.suppress(docker.errors.APIError):
+            api.remove_container(container["Id"], force=True, v=True)
+    networks = api.networks(filters=filters)
+    for network in networks:
+        with contextlib.suppress(docker.errors.APIError):
+            api.remove_network(network["Id"])
+    volumes = api.volumes(filters=filters).get("Volumes") or []
+    for volume in volumes:
+        with contextlib.suppress(docker.errors.APIError):
+            api.remove_volume(volume["Name"], force=True)
+    return len(containers) + len(networks) + len(volumes)
+
+
+def main() -> None:
+    label, harness = sys.argv[1], int(sys.argv[2])
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    import docker
+
+    api = docker.from_env(timeout=30).api
+    poll = select.poll()
+    poll.register(0, select.POLLIN | select.POLLHUP)
+    with contextlib.suppress(ProcessLookupError):
+        poll.register(os.pidfd_open(harness), select.POLLIN)
+    os.write(1, b"ready\n")
+    told = poll.poll()
+    if any(fd == 0 for fd, _ in told) and os.read(0, 16) == ALL_DONE:
+        return
+    empty, deadline = 0, time.monotonic() + 120
+    while empty < EMPTY_SWEEPS and time.monotonic() < deadline:
+        try:
+            empty = empty + 1 if sweep(api, label) == 0 else 0
+        except Exception:  # the daemon may be busy or away for a moment; nobody is left to tell
+            empty = 0
+        time.sleep(0.25)
+
+
+if __name__ == "__main__":
+    main()

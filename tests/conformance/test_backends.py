@@ -1,0 +1,261 @@
+"""What every backend must do: the same tests on processes and on containers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from harness.backends import docker
+from harness.backends.base import Child, Children, Exit
+from harness.errors import HarnessFault, StartFailed
+from harness.session import Session
+from harness.stack import Stack
+from harness.topology import UsageError
+from pipelines_under_test.kappa.pipeline import kappa
+
+Spawn = Callable[..., Child]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def until(check: Callable[[], Any], seconds: float = 20) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.02)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- children
+
+
+def test_an_end_is_told_with_its_status_and_the_last_line_is_in_the_log(
+    children: tuple[Children, Spawn], tmp_path: Path
+) -> None:
+    keeper, spawn = children
+    told: list[Exit] = []
+    child = spawn(["sh", "-c", "echo out; echo err >&2; exit 7"], tmp_path / "log", on_exit=told.append)
+    until(lambda: told)
+    assert (told[0].pid, told[0].status, told[0].signal) == (child.pid, 7, None)
+    assert keeper.ended(child.pid) == told[0]
+    assert child.started - 1 < told[0].t < time.time() + 1
+    assert set((tmp_path / "log").read_text().split()) == {"out", "err"}
+
+
+def test_a_kill_is_told_as_one(children: tuple[Children, Spawn], tmp_path: Path) -> None:
+    keeper, spawn = children
+    child = spawn(["sleep", "300"], tmp_path / "log")
+    until(lambda: keeper.state(child.pid) == "sleeping")
+    assert keeper.signal(child.pid, signal.SIGKILL)
+    how = until(lambda: keeper.ended(child.pid))
+    assert (how.status, how.signal, how.oom_killed) == (-9, "SIGKILL", False)
+    assert keeper.state(child.pid) == "gone"
+    assert not keeper.signal(child.pid, signal.SIGKILL)
+
+
+def test_a_paused_child_does_nothing_and_goes_on(children: tuple[Children, Spawn], tmp_path: Path) -> None:
+    keeper, spawn = children
+    log = tmp_path / "log"
+    child = spawn(["sh", "-c", "while :; do echo tick; sleep 0.05; done"], log)
+    until(lambda: log.exists() and log.read_text().count("tick") > 3)
+    keeper.signal(child.pid, signal.SIGSTOP)
+    until(lambda: keeper.state(child.pid) == "stopped")
+    time.sleep(0.3)
+    before = log.read_text()
+    time.sleep(0.5)
+    assert log.read_text() == before
+    keeper.signal(child.pid, signal.SIGCONT)
+    until(lambda: log.read_text() != before)
+    keeper.signal(child.pid, signal.SIGSTOP)
+    keeper.stop_now(child.pid)
+    assert keeper.ended(child.pid) is not None, "what is paused can be killed too"
+
+
+def test_a_child_is_asked_to_end_before_it_is_made_to(children: tuple[Children, Spawn], tmp_path: Path) -> None:
+    keeper, spawn = children
+    polite = spawn(
+        ["sh", "-c", "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done"], tmp_path / "p"
+    )
+    deaf = spawn(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"], tmp_path / "d")
+    until(lambda: all((tmp_path / n).exists() and "ready" in (tmp_path / n).read_text() for n in "pd"))
+    keeper.stop([polite.pid, deaf.pid], grace_s=1.5)
+    ends = [keeper.ended(c.pid) for c in (polite, deaf)]
+    assert [e and e.status for e in ends] == [0, -9]
+
+
+# ----------------------------------------------------------------------------------------------- services
+
+
+@pytest.fixture
+def topic(stack: Stack) -> Iterator[str]:
+    run = uuid.uuid4().hex[:8]
+    stack.make("kafka", run)
+    yield f"source-{run}"
+    stack.remove(run)
+
+
+def test_a_killed_broker_comes_back_at_the_same_addresses_with_its_data(stack: Stack, topic: str) -> None:
+    bootstrap = stack.servers["kafka"].direct
+    producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
+    for i in range(100):
+        producer.produce(topic, str(i).encode(), partition=0)
+    assert producer.flush(20) == 0
+    before = stack.kill_service("kafka")
+    assert before["status"] == -9
+    assert stack.probe("load->kafka") is None
+    after = stack.start_service("kafka")
+    assert after["pid"] != before["pid"]
+    assert stack.servers["kafka"].direct == bootstrap
+    assert all(stack.probe(link.name) is not None for link in stack.links)
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "x", "log_level": 0})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    found: list[bytes] = []
+    until(lambda: found.extend(m.value() for m in consumer.consume(100, 0.5) if m.error() is None) or len(found) == 100)
+    consumer.close()
+    assert found == [str(i).encode() for i in range(100)]
+
+
+def test_every_service_has_a_log(stack: Stack) -> None:
+    assert {"kafka", "pubsub", "bigtable", "toxiproxy"} <= stack.logs().keys()
+    assert "started" in stack.logs()["kafka"].read_text(errors="replace")
+
+
+def test_two_stacks_side_by_side_do_not_meet(stack: Stack, backend: str) -> None:
+    with Session(backend) as session:
+        other = session.stack(kappa)
+        ours, theirs = ({d.harness for d in s.site.doors.values()} for s in (stack, other))
+        assert ours.isdisjoint(theirs)
+        other.toxiproxy.set_enabled("converter->pubsub", False)
+        assert other.probe("converter->pubsub") is None
+        assert stack.probe("converter->pubsub") is not None
+        other.kill_service("kafka")
+        assert stack.probe("load->kafka") is not None
+    assert all(stack.alive().values())
+    assert not other.site.folder.exists()
+
+
+# ------------------------------------------------------------------------------------------- nothing left
+
+HARNESS = """
+import sys, time
+from harness.session import Session
+from pipelines_under_test.kappa.pipeline import kappa
+session = Session(sys.argv[1])
+session.prepare(kappa)
+print("starting", flush=True)
+session.stack(kappa)
+print("up", flush=True)
+time.sleep(300)
+"""
+
+
+class Left:
+    """What a harness leaves behind, as the kernel and the daemon see it."""
+
+    def __init__(self, backend: str, harness: psutil.Process) -> None:
+        self._daemon = docker.client() if backend == "docker" else None
+        self._owner = f"/{harness.pid}/"
+        self._harness = harness
+
+    def processes(self) -> list[psutil.Process]:
+        try:
+            return self._harness.children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def in_docker(self) -> list[str]:
+        if self._daemon is None:
+            return []
+        label = {"label": docker.LABEL}
+        found = [(c["Id"], c["Labels"]) for c in self._daemon.api.containers(all=True, filters=label)]
+        found += [(n["Id"], n["Labels"]) for n in self._daemon.api.networks(filters=label)]
+        found += [(v["Name"], v["Labels"]) for v in self._daemon.api.volumes(filters=label).get("Volumes") or []]
+        return [name for name, labels in found if self._owner in labels[docker.LABEL]]
+
+
+@pytest.mark.parametrize("when", ["up", "0.2", "0.9", "1.6"])
+def test_a_killed_harness_leaves_nothing(backend: str, when: str) -> None:
+    """While it is up, and at moments of its start."""
+    harness = subprocess.Popen([sys.executable, "-c", HARNESS, backend], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert harness.stdout is not None
+    assert harness.stdout.readline() == "starting\n"
+    left = Left(backend, psutil.Process(harness.pid))
+    if when == "up":
+        assert harness.stdout.readline() == "up\n"
+    else:
+        time.sleep(float(when))
+    processes = left.processes()
+    assert processes
+    assert when != "up" or backend == "process" or len(left.in_docker()) == 5, "four containers and a network"
+    os.kill(harness.pid, signal.SIGKILL)
+    harness.wait()
+    until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes), 10)
+    assert left.in_docker() == []
+
+
+# ----------------------------------------------------------------------------------------- docker's errors
+
+
+@pytest.fixture
+def needs_docker() -> None:
+    if reason := docker.why_not():
+        pytest.skip(f"no containers: {reason}")
+
+
+@pytest.mark.usefixtures("needs_docker")
+def test_a_docker_start_that_fails_half_way_is_told_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAUNTLET_IMAGE_BIGTABLE", "gauntlet/base:1")
+    others = set(Left("docker", psutil.Process()).in_docker())
+    with Session("docker") as session, pytest.raises((StartFailed, HarnessFault), match="gcloud|bigtable"):
+        session.stack(kappa)
+    assert set(Left("docker", psutil.Process()).in_docker()) == others
+
+
+@pytest.mark.usefixtures("needs_docker")
+def test_a_docker_image_that_cannot_be_had_is_told_with_the_command_that_makes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GAUNTLET_IMAGE_KAFKA", "gauntlet.invalid/no-such-image:1")
+    with Session("docker") as session, pytest.raises(UsageError, match="(?s)no-such-image.*gauntlet images build"):
+        session.stack(kappa)
+
+
+@pytest.mark.usefixtures("needs_docker")
+def test_ends_are_heard_of_after_docker_broke_off_its_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Session("docker") as session:
+        backend: Any = session.prepare(kappa)
+        keeper, image = backend.containers, backend.images["worker"].ref
+        told: list[Exit] = []
+        _, child = keeper.run(image, ["sleep", "300"], tmp_path / "log", told.append)
+        keeper._events.close()
+        keeper.signal(child.pid, signal.SIGKILL)
+        assert until(lambda: told)[0].status == -9
+        container, child = keeper.run(image, ["sleep", "300"], tmp_path / "log", told.append)
+        keeper.stop_now(child.pid)
+        again = keeper.start(container, tmp_path / "log", told.append)
+        keeper._events.close()  # the first end is told once more, and must not be taken for one of the second life
+        time.sleep(1)
+        assert keeper.ended(again.pid) is None
+        monkeypatch.setattr(keeper, "_ends", lambda since: iter(()))
+        keeper._events.close()
+        with pytest.raises(HarnessFault, match="no longer tells which containers end"):
+            until(lambda: keeper.ended(again.pid))
+
+
+def test_without_a_daemon_docker_is_refused_and_auto_takes_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")
+    with Session("docker") as session, pytest.raises(UsageError, match="No Docker daemon answers"):
+        session.prepare(kappa)
+    with Session("auto") as session:
+        made = session.prepare(kappa)
+        assert (made.name, made.where) == ("process", "as processes: no Docker daemon answers")
