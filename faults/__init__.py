@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from faults.base import Evidence, Fault, System
+from faults.disconnect import Disconnect
 from faults.kill import Kill, Terminate
 from faults.kill_broker import KillBroker
 from faults.lose_acks import LoseAcks
+from faults.out_of_memory import OutOfMemory
 from faults.partition import BlackHole, Partition
 from faults.pause import Pause
 from faults.redeliver import Redeliver
 from faults.reset_connections import ResetConnections
 from faults.slow import Bandwidth, Latency
+from faults.throttle import Throttle
 from harness.topology import UsageError, unknown
 
 __all__ = [
@@ -22,21 +25,25 @@ __all__ = [
     "System",
     "bandwidth",
     "black_hole",
+    "disconnect",
     "fault_from_dict",
     "kill",
     "kill_broker",
     "latency",
     "lose_acks",
+    "out_of_memory",
     "partition",
     "pause",
     "redeliver",
     "reset_connections",
     "terminate",
+    "throttle",
 ]
 
 kill, terminate, kill_broker, pause = Kill, Terminate, KillBroker, Pause
 partition, black_hole, latency, bandwidth = Partition, BlackHole, Latency, Bandwidth
 reset_connections, lose_acks, redeliver = ResetConnections, LoseAcks, Redeliver
+disconnect, throttle, out_of_memory = Disconnect, Throttle, OutOfMemory
 
 #: Every fault by its name.
 FAULTS: dict[str, type[Fault]] = {
@@ -53,6 +60,9 @@ FAULTS: dict[str, type[Fault]] = {
         ResetConnections,
         LoseAcks,
         Redeliver,
+        Disconnect,
+        Throttle,
+        OutOfMemory,
     )
 }
 

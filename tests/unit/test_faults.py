@@ -24,6 +24,7 @@ from faults import (
     redeliver,
     reset_connections,
     terminate,
+    throttle,
 )
 from faults.evidence import evidence_of, idle_rate
 from harness.scenario import schedule
@@ -117,12 +118,19 @@ STOPPED = {"states": {"converter": "stopped"}}
 BROKER = {"killed": {"kafka": {"pid": 1, "status": -9}}, "back": {"kafka": {"pid": 2}}}
 SOUGHT = {"sought": {"aggregator": {"back_s": 5.0, "hop": "published", "links": [LINK]}}}
 
+OUT_OF_MEMORY = [{**KILL_HISTORY[0], "oom_killed": True}, KILL_HISTORY[1]]
+OFF = {"connected": {"converter": False}}
+THROTTLED = {"throttled_before": {"converter": 4}, "throttled_after": {"converter": 25}}
+
 #: fault, what it observed, what was recorded: each bit.
 BITTEN: dict[str, tuple[str, Mapping[str, Any], dict[str, Any]]] = {
     "kill": ("kill", KILLED, {"history": KILL_HISTORY}),
     "terminate": ("terminate", KILLED, {"history": [{**KILL_HISTORY[0], "status": 0}, KILL_HISTORY[1]]}),
     "kill_broker": ("kill_broker", BROKER, {}),
     "pause": ("pause", STOPPED, {"connections_during": 1}),
+    "disconnect": ("disconnect", OFF, {"connections_during": 1}),
+    "throttle": ("throttle", THROTTLED, {"during": (5_000, 5_000)}),
+    "out_of_memory": ("out_of_memory", KILLED, {"history": OUT_OF_MEMORY}),
     "partition": ("partition", CUT, {}),
     "black_hole": ("black_hole", HOLE, {"during": (500, 0), "connections_during": 1}),
     "latency": ("latency", SLOW, {"during": (50_000, 50_000), "connections_during": 1}),
@@ -154,6 +162,35 @@ NOT_BITTEN: dict[str, tuple[str, Mapping[str, Any], dict[str, Any], str]] = {
     "pause: it sent": ("pause", STOPPED, {"during": (500, 0)}, "while stopped"),
     "pause: idle": ("pause", STOPPED, {"rate": 0}, "at work"),
     "pause: nothing waited": ("pause", STOPPED, {"arrivals": []}, "0 messages waited"),
+    "disconnect: still on": (
+        "disconnect",
+        {"connected": {"converter": True}},
+        {"connections_during": 1},
+        "off its network",
+    ),
+    "disconnect: it sent": ("disconnect", OFF, {"during": (500, 0)}, "bytes came from"),
+    "disconnect: idle": ("disconnect", OFF, {"rate": 0}, "at work"),
+    "disconnect: nothing waited": ("disconnect", OFF, {"arrivals": []}, "0 messages waited"),
+    "disconnect: no container": ("disconnect", {}, {}, "no container"),
+    "throttle: enough for it": (
+        "throttle",
+        {**THROTTLED, "throttled_after": {"converter": 5}},
+        {},
+        "wait in 1 periods",
+    ),
+    "throttle: idle": ("throttle", THROTTLED, {"rate": 0}, "at work"),
+    "throttle: no container": ("throttle", {}, {}, "no container"),
+    "out of memory: it crashed": ("out_of_memory", KILLED, {"history": KILL_HISTORY}, "want of memory"),
+    "out of memory: it lives on": ("out_of_memory", KILLED, {"history": OUT_OF_MEMORY[1:]}, "want of memory"),
+    "out of memory: not started again": ("out_of_memory", KILLED, {"history": OUT_OF_MEMORY[:1]}, "started again"),
+    "out of memory: idle": ("out_of_memory", KILLED, {"history": OUT_OF_MEMORY, "rate": 0}, "at work"),
+    "out of memory: nothing waited": (
+        "out_of_memory",
+        KILLED,
+        {"history": OUT_OF_MEMORY, "arrivals": []},
+        "0 messages waited",
+    ),
+    "out of memory: no container": ("out_of_memory", {}, {}, "no container"),
     "partition: idle": ("partition", CUT, {"rate": 0}, "carrying bytes"),
     "partition: only idle chatter": ("partition", CUT, {"rate": 3000, "idle": 2900}, "carrying bytes"),
     "partition: connections stayed": ("partition", CUT, {"connections_during": 1}, "were cut"),
@@ -277,6 +314,7 @@ def test_a_fault_survives_being_saved(name: str) -> None:
         (bandwidth(LINK, kb_per_s=0), "kb_per_s of 1 or more"),
         (lose_acks(LINK, pulse_ms=500, every_ms=500), "less than every_ms"),
         (lose_acks(LINK).lasting(0.1), "at least one period"),
+        (throttle("converter", cpus=0), "cpus of 0.01 or more"),
         (kill("converter").at(-1), "0 or more seconds"),
         (black_hole("nothing"), "There is no link 'nothing'"),
         (terminate("nothing"), "There is no worker 'nothing'"),
