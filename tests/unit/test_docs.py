@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,28 @@ def test_every_fault_of_the_page_does_what_the_real_one_does() -> None:
     assert shown.inject(system, ["a->b"]) == real.inject(system, ["a->b"])
     assert shown.heal(system, ["a->b"]) == real.heal(system, ["a->b"])
     assert system.calls[0::2] == [*system.calls[1::2]]
+
+
+@pytest.mark.parametrize(
+    "words", [("vendor.github-workflows", "ci/github-actions.yml"), ("vendor.gitlab-ci", "ci/gitlab-ci.yml")]
+)
+def test_the_recipes_for_ci_are_valid(words: tuple[str, str]) -> None:
+    schema, file = words
+    transform = ["--data-transform", "gitlab-ci"] if "gitlab" in schema else []
+    argv = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *transform, str(DOCS / file)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+    commands = re.findall(r"(?:run: |- )((?:gauntlet|pytest) .*)", (DOCS / file).read_text())
+    assert len(commands) == 2
+    for command in commands:
+        program, *asked = shlex.split(command)
+        if program == "gauntlet":
+            cli._parser().parse_args(asked)
+
+
+def test_the_worker_of_the_page_on_containers_is_one() -> None:
+    names = run("containers.md", vars(harness.topology))
+    assert names["count"].image.endswith(":1.42")
 
 
 class _System:
