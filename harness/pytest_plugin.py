@@ -47,7 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # The taps ask for an answer at once on purpose: an empty pull would block for half a minute.
     config.addinivalue_line("filterwarnings", "ignore:The return_immediately flag is deprecated:DeprecationWarning")
     if config.getoption("--gauntlet-backend") not in ("auto", "process", "docker"):
-        raise pytest.UsageError(f"--gauntlet-backend: {config.getoption('--gauntlet-backend')!r} is not there yet")
+        given = config.getoption("--gauntlet-backend")
+        raise pytest.UsageError(f"--gauntlet-backend: {given!r} is not one of auto, process, docker")
 
 
 @pytest.fixture(scope="session")

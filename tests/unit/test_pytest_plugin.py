@@ -107,6 +107,6 @@ def test_options_are_told_and_a_backend_that_is_not_there_is_refused(pytester: p
     told = pytester.runpytest_subprocess("--help").stdout.str()
     assert "--gauntlet-seed" in told
     assert "--gauntlet-out" in told
-    refused = pytester.runpytest_subprocess("--gauntlet-backend", "docker")
+    refused = pytester.runpytest_subprocess("--gauntlet-backend", "podman")
     assert refused.ret == 4
-    refused.stderr.fnmatch_lines(["*'docker' is not there yet*"])
+    refused.stderr.fnmatch_lines(["*'podman' is not one of auto, process, docker*"])
