@@ -128,6 +128,9 @@ class DuplicateRate:
                     f"{counted_noun(undecided.height, 'cell')} may hold too much, or an event that a service lost",
                 )
             )
+        hidden = frame.filter((pl.col("excess") == 0) & (pl.col("residue") != 0))
+        if hidden.height:
+            parts.append(Part("inconclusive", f"a loss may hide duplicates in {counted_noun(hidden.height, 'cell')}"))
         extra = sink_cells.most_of_any_group(high, "excess")
         figures = {
             "cells": frame.height,

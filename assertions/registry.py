@@ -10,6 +10,7 @@ from assertions.base import Assertion
 from assertions.batch_parity import BatchParity
 from assertions.clock_steady import ClockSteady
 from assertions.content import Content
+from assertions.drained import Drained
 from assertions.duplicate_rate import DuplicateRate
 from assertions.faults_effective import FaultsEffective
 from assertions.latency import Latency
@@ -29,6 +30,7 @@ GUARDS: tuple[Assertion, ...] = (
     LedgerSettled(),
     TapsComplete(),
     FaultsEffective(),
+    Drained(),
     ServicesAlive(),
     ClockSteady(),
     MachineHealthy(),

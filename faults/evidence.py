@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from faults.base import Evidence
+from harness.store import NotObserved
 
 if TYPE_CHECKING:
     from harness.store import FaultWindow, SavedRun
 
 #: Bytes a second that count as work on top of twice the idle chatter.
 WORK_BYTES_PER_S = 300
+#: A measurement older than this says nothing of now; they are taken five times a second.
+BLIND_AFTER_S = 2.0
 #: How far back "just before" reaches, in seconds.
 BEFORE_S = 1.5
 
@@ -44,13 +47,20 @@ def _samples(run: SavedRun, link: str) -> pl.DataFrame:
     return run.links.filter(pl.col("link") == link).sort("t")
 
 
+def measured_until(run: SavedRun, link: str) -> float:
+    return float(_samples(run, link)["t"].max() or 0.0)  # type: ignore[arg-type]
+
+
 def flow(run: SavedRun, link: str, start: float, end: float) -> dict[str, float]:
-    """What moved on a link between two moments: bytes by direction, connections opened and closed."""
+    """What moved on a link between two moments: bytes by direction, connections opened and closed.
+
+    Raises NotObserved where the link was not measured.
+    """
     samples = _samples(run, link)
     first = samples.filter(pl.col("t") <= start).tail(1)
     last = samples.filter(pl.col("t") <= end).tail(1)
-    if first.is_empty() or last.is_empty():
-        return {"requests": 0, "responses": 0, "opened": 0, "closed": 0}
+    if first.is_empty() or last.is_empty() or end - last["t"][0] > BLIND_AFTER_S:
+        raise NotObserved(f"{link} was not measured then")
     return {column: last[column][0] - first[column][0] for column in ("requests", "responses", "opened", "closed")}
 
 
@@ -61,6 +71,8 @@ def typical_rate(run: SavedRun, link: str, start: float, end: float) -> float:
     passed the proxy.
     """
     samples = _samples(run, link).filter(pl.col("t").is_between(start, end))
+    if samples.height < 3:
+        raise NotObserved(f"{link} was not measured often enough")
     rates = samples.select(pl.col("requests").diff() / pl.col("t").diff()).to_series().drop_nulls()
     return float(rates.median() or 0.0)  # type: ignore[arg-type]
 

@@ -79,6 +79,8 @@ class Bandwidth(LinkFault):
         super().check(pipeline)
         if self.kb_per_s < 1:
             raise UsageError(f"{self.describe()}: bandwidth needs kb_per_s of 1 or more.")
+        if self.seconds < 2:
+            raise UsageError(f"{self.describe()}: a limit of less than 2 s cannot be told from what buffers swallow.")
 
     def inject(self, system: System, targets: Sequence[str]) -> Observations:
         for link in targets:

@@ -24,6 +24,8 @@ from harness.topology import KafkaHop, Pipeline
 STUCK_AFTER_S = 60.0
 #: And so long may all of it take, moving or not.
 CAP_S = 600.0
+#: A worker that died of a fault may have one more start before it that fails: the longest back-off of the supervisor.
+SETTLED_AFTER_S = 6.0
 
 
 def until_drained(
@@ -40,7 +42,7 @@ def until_drained(
     "drained"      all three conditions hold
     "quiet"        nothing has moved for twice `max_quiet_s` and every lag is 0, but something is missing: it is not
                    coming any more; the assertions say what is lost
-    "stuck"        nothing has moved for 60 s and a lag is left, or a worker is not running
+    "stuck"        nothing has moved for 60 s and a lag is left, or a worker is not running, or the sink cannot be read
     "crash-loop"   a worker dies again and again
     "cap"          600 s are over
     """
@@ -54,7 +56,8 @@ def until_drained(
     told = 0.0
     missing: dict[str, int] = {}
     while True:
-        quiet = time.monotonic() - max(moved, *(tap.last_moved() for tap in taps.values()))
+        still = max(moved, *(tap.last_moved() for tap in taps.values()))
+        quiet = time.monotonic() - still
         if _starts(history) != restarts:
             restarts, moved = _starts(history), time.monotonic()
             continue
@@ -63,16 +66,20 @@ def until_drained(
             lags, moved = now_lags, time.monotonic()
             for group, lag in lags.items():
                 history.add("lag", group=group, lag=lag)
-            if any(lags.values()):
-                continue
+            continue
         telling = time.monotonic() - told > 1
         if quiet > pipeline.max_quiet_s or telling:
             missing = _missing(pipeline, taps, plan)
-        read_up = all(lag == 0 for lag in lags.values())
+        down = supervisor.down()
+        # A sink shows what it held when a reading began; one that began in the quiet's beginning says nothing of its end.
+        unread = [
+            n for n, t in taps.items() if isinstance(t, SinkTap) and t.known_until() < still + pipeline.max_quiet_s
+        ]
+        read_up = all(lag == 0 for lag in lags.values()) and not down and not unread
         reason = ""
         if quiet > pipeline.max_quiet_s and read_up and not any(missing.values()):
             reason = "drained"
-        elif supervisor.crash_loop() is not None:
+        elif supervisor.crash_loop(since=begin + SETTLED_AFTER_S) is not None:
             reason = "crash-loop"
         elif quiet > 2 * pipeline.max_quiet_s and read_up:
             reason = "quiet"
@@ -88,7 +95,9 @@ def until_drained(
                 waited_s=waited,
                 missing={hop: n for hop, n in missing.items() if n},
                 lags=lags,
-                crashing=supervisor.crash_loop(),
+                down=down,
+                unread=unread,
+                crashing=supervisor.crash_loop(since=begin),
             )
             return reason
         if telling:
@@ -106,7 +115,8 @@ def until_drained(
 
 
 def _starts(history: History) -> int:
-    return sum(r["kind"] in ("worker-start", "service-start", "fault-end") for r in list(history.records))
+    kinds = ("worker-start", "worker-exit", "service-start", "fault-end")
+    return sum(r["kind"] in kinds for r in list(history.records))
 
 
 def _lags(pipeline: Pipeline, stack: Stack, names: Mapping[str, str]) -> dict[str, int | None]:
@@ -117,7 +127,9 @@ def _lags(pipeline: Pipeline, stack: Stack, names: Mapping[str, str]) -> dict[st
             hop = pipeline.hop(worker.reads)
             if isinstance(hop, KafkaHop):
                 server: Any = stack.servers[hop.service]
-                lags[worker.group] = server.lag(names[worker.group], names[hop.topic])
+                # Workers may share a group and read different topics.
+                named = worker.group if worker.group not in lags else f"{worker.group} on {hop.topic}"
+                lags[named] = server.lag(names[worker.group], names[hop.topic])
     return lags
 
 

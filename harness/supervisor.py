@@ -38,6 +38,7 @@ class _Worker:
     due: threading.Timer | None = None
     back_off: float = FIRST_BACK_OFF_S
     short_lives: int = 0
+    died_early: float = 0.0
     asked: set[int] = field(default_factory=set)
 
 
@@ -86,6 +87,7 @@ class Supervisor:
                 worker.back_off, worker.short_lives = FIRST_BACK_OFF_S, 0
             else:
                 worker.short_lives += 1
+                worker.died_early = time.monotonic()
             if worker.held:
                 return
             worker.due = threading.Timer(worker.back_off, self._respawn, (name, worker))
@@ -161,10 +163,19 @@ class Supervisor:
 
     # -- what a run asks -----------------------------------------------------------------------------------------
 
-    def crash_loop(self) -> str | None:
-        """The name of a worker that dies again and again, each time soon after its start; None if there is none."""
+    def crash_loop(self, since: float = 0.0) -> str | None:
+        """The name of a worker that dies again and again, each time soon after its start; None if there is none.
+
+        One that has not died since `since` (of the monotonic clock) got over it: what it died of may have been a fault.
+        """
         with self._changed:
-            return next((n for n, w in self._workers.items() if w.short_lives >= CRASH_LOOP), None)
+            looping = (n for n, w in self._workers.items() if w.short_lives >= CRASH_LOOP and w.died_early > since)
+            return next(looping, None)
+
+    def down(self) -> list[str]:
+        """Workers that are not running at the moment."""
+        with self._changed:
+            return [name for name, worker in self._workers.items() if worker.child is None]
 
     def check_started(self) -> None:
         """Raises WorkerDied if a worker has died three times already, with the last lines of its log."""

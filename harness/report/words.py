@@ -17,6 +17,7 @@ GUARDS = (
     "ledger_settled",
     "taps_complete",
     "faults_effective",
+    "drained",
     "services_alive",
     "clock_steady",
     "machine_healthy",

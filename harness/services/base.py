@@ -236,6 +236,7 @@ class SinkTap:
         self._first = (first.dimension, first.windows_s[0])
         self._counted = 0
         self._moved = time.monotonic()
+        self._known_until = 0.0
         self._error: str | None = None
         self._hurry = threading.Event()
         self._stop = threading.Event()
@@ -255,6 +256,7 @@ class SinkTap:
                 cells = self._read().cells
                 counted = self._total(cells)
                 self._error = self._strange(cells) if not counted else None
+                self._known_until = start
                 if counted != self._counted:
                     self._counted, self._moved = counted, time.monotonic()
             except Exception as error:  # the final reading decides; until then it is only progress
@@ -290,6 +292,10 @@ class SinkTap:
 
     def last_moved(self) -> float:
         return self._moved
+
+    def known_until(self) -> float:
+        """When the last reading that succeeded began, in seconds of the monotonic clock: what came later is unseen."""
+        return self._known_until
 
     def finish(self) -> SinkResult:
         """Reads once more, after the workers were stopped. Two readings that differ are no census."""

@@ -141,7 +141,7 @@ class PubSubTap:
         self._ids: set[str] = set()
         self._sentinel = threading.Event()
         self._stop = threading.Event()
-        self._failures = 0
+        self._failures, self._failed_at = 0, 0.0
         self._error: str | None = None
         self._thread = threading.Thread(target=self._read, name=f"tap-{hop.name}", daemon=True)
         self.count, self.warm = self._messages.count, self._messages.warm
@@ -174,6 +174,7 @@ class PubSubTap:
                     self._stop.wait(0.02)
             except Exception as error:
                 self._failures += 1
+                self._failed_at = time.monotonic()
                 in_a_row += 1
                 if in_a_row > 50:
                     self._error = repr(error)
@@ -208,7 +209,8 @@ class PubSubTap:
             reason = f"the sentinel could not be published: {error}"
         deadline = time.monotonic() + timeout_s
         while not reason and self._error is None:
-            quiet = time.monotonic() - self._messages.last_moved()
+            # A pull that failed here may have succeeded there, and hold its messages until their deadline.
+            quiet = time.monotonic() - max(self._messages.last_moved(), self._failed_at)
             if self._sentinel.is_set() and quiet > TAP_DEADLINE_S:
                 break
             if time.monotonic() > deadline:

@@ -95,6 +95,7 @@ def test_a_crash_loop_is_seen_and_a_healthy_worker_is_not_one(
     assert watched.supervisor.crash_loop() is None
     watched.start("exit 1")
     watched.wait(lambda: watched.supervisor.crash_loop() == "w", 20)
+    assert watched.supervisor.crash_loop(since=time.monotonic() + 60) is None, "it has not died since"
 
 
 def test_a_held_worker_stays_down_until_it_is_released(watched: Watched) -> None:

@@ -152,6 +152,33 @@ def test_a_pubsub_tap_counts_messages_and_swears_after_sentinel_and_quiet(stack:
     assert tap.distinct() == 200
 
 
+def test_a_pubsub_tap_waits_for_what_a_failed_pull_may_hold(
+    stack: Stack, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server may have handed out messages that never came: they come again at their deadline."""
+    monkeypatch.setattr(pubsub, "TAP_DEADLINE_S", 2)
+    monkeypatch.setattr(PubSubTap, "start", lambda tap: tap._thread.start())
+    tap = pubsub_tap(stack, run)
+    tap._subscriber.create_subscription(
+        request={"name": tap._subscription, "topic": tap._topic, "ack_deadline_seconds": 10}, timeout=10
+    )
+    tap.start()
+    publish(stack, run, [record(run, 1)])
+    wait(lambda: tap.count() == 1)
+    time.sleep(2.2)
+    monkeypatch.setattr(tap._subscriber, "pull", fail)
+    wait(lambda: tap._failures > 0)
+    monkeypatch.undo()
+    monkeypatch.setattr(pubsub, "TAP_DEADLINE_S", 2)
+    begin = time.monotonic()
+    assert tap.finish().certified
+    assert time.monotonic() - begin > 1.5
+
+
+def fail(*_: object, **__: object) -> None:
+    raise TimeoutError("the pull's answer was lost")
+
+
 def test_a_pubsub_tap_that_never_was_quiet_is_not_certified(stack: Stack, run: str) -> None:
     tap = pubsub_tap(stack, run)
     tap.start()

@@ -10,6 +10,7 @@ from saved_run import World
 
 from assertions.base import Assertion, Finding
 from assertions.clock_steady import ClockSteady
+from assertions.drained import Drained
 from assertions.faults_effective import FaultsEffective
 from assertions.ledger_settled import LedgerSettled
 from assertions.load_delivered import LoadDelivered
@@ -29,6 +30,28 @@ def check(guard: Assertion, world: World, tmp_path: Path) -> Finding:
 def test_a_healthy_run_passes_every_guard(tmp_path: Path, guard: Assertion) -> None:
     finding = check(guard, World(users=2), tmp_path)
     assert (finding.verdict, list(finding.examples)) == ("pass", [])
+
+
+# ----------------------------------------------------------------------------------------------------- drained
+
+
+@pytest.mark.parametrize(
+    ("reason", "verdict"),
+    [("drained", "pass"), ("quiet", "pass"), ("stuck", "inconclusive"), ("crash-loop", "inconclusive"),
+     ("cap", "inconclusive"), ("boredom", "inconclusive")],
+)  # fmt: skip
+def test_a_drain_that_was_broken_off_says_nothing_of_what_was_on_its_way(
+    tmp_path: Path, reason: str, verdict: str
+) -> None:
+    world = World()
+    world.drained = {"reason": reason, "waited_s": 60.0}
+    assert check(Drained(), world, tmp_path).verdict == verdict
+
+
+def test_a_drain_that_nobody_told_of_is_none(tmp_path: Path) -> None:
+    world = World()
+    world.silent = {"drain-end"}
+    assert check(Drained(), world, tmp_path).verdict == "inconclusive"
 
 
 # --------------------------------------------------------------------------------------------- load_delivered

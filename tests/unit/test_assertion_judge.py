@@ -35,7 +35,7 @@ EVERYTHING: list[dict[str, Any]] = [
     {"assertion": "latency", "params": {"p99_most_s": 5.0}},
     {"assertion": "recovery", "params": {"most_s": 30.0}},
 ]
-GUARDS = ["load_delivered", "ledger_settled", "taps_complete", "faults_effective", "services_alive", "clock_steady",
+GUARDS = ["load_delivered", "ledger_settled", "taps_complete", "faults_effective", "drained", "services_alive", "clock_steady",
           "machine_healthy"]  # fmt: skip
 
 

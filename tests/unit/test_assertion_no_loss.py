@@ -113,7 +113,9 @@ def test_one_missing_and_one_doubled_in_the_same_cell_do_not_cancel(tmp_path: Pa
         "unexplained_cells": 0,
     }
     assert "another is counted in its place" in finding.summary
-    assert DuplicateRate("aggregates").check(run).verdict == "pass"  # counts alone would have seen nothing
+    doubled = DuplicateRate("aggregates").check(run)  # counts alone would have seen nothing
+    assert (doubled.verdict, doubled.figures["extra"]) == ("inconclusive", 0)
+    assert "a loss may hide duplicates in 4 cells" in doubled.summary
 
 
 def test_a_loss_hidden_behind_two_duplicates_in_the_same_cell(tmp_path: Path) -> None:

@@ -236,6 +236,23 @@ def test_a_crash_loop_is_proven_even_if_nothing_was_seen(tmp_path: Path) -> None
     assert check(world, tmp_path).verdict == "violation"
 
 
+@pytest.mark.parametrize(
+    ("seen", "verdict"),
+    [
+        ({"lags": {"g": None}, "missing": {}}, "inconclusive"),
+        ({"lags": {"g": None, "h": 4}, "missing": {}}, "violation"),
+        ({"lags": {"g": None}, "missing": {"published": 3}}, "violation"),
+        ({"lags": {"g": None}, "missing": {}, "down": ["converter"]}, "violation"),
+        ({"lags": {"g": 0}, "missing": {"aggregates": 9}, "unread": ["aggregates"]}, "inconclusive"),
+        ({"lags": {"g": 5}, "missing": {"aggregates": 9}, "unread": ["aggregates"]}, "violation"),
+    ],
+)
+def test_a_standstill_that_nobody_could_see_is_no_proof(tmp_path: Path, seen: dict[str, object], verdict: str) -> None:
+    world = World()
+    world.drained = {"reason": "stuck", "waited_s": 60.0, **seen}
+    assert check(world, tmp_path).verdict == verdict
+
+
 def test_a_drain_that_ended_in_quiet_with_something_missing_is_for_the_others_to_tell(tmp_path: Path) -> None:
     world = World().lose("intermediate", int(World().sound[3]))
     world.drained = {"reason": "quiet", "waited_s": 24.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,8 @@ import pytest
 
 from harness import draining
 from harness.history import History
-from harness.topology import Pipeline
+from harness.services.base import SinkReading, SinkTap
+from harness.topology import CountedCell, Pipeline
 from load.events import Plan
 from load.profiles import Steady
 from pipelines_under_test.kappa.pipeline import kappa
@@ -42,16 +44,19 @@ def drained(
     aggregates: int = 102,
     lag: int | None = 0,
     crashing: str | None = None,
+    down: tuple[str, ...] = (),
     moving: bool = False,
     quiet: float = 0.3,
+    sink: SinkTap | None = None,
+    stuck: float = 1.2,
 ) -> tuple[str, dict[str, Any], float]:
     """The reason, its record, and how long it took; time-outs a hundredth of the real ones."""
-    monkeypatch.setattr(draining, "STUCK_AFTER_S", 1.2)
-    monkeypatch.setattr(draining, "CAP_S", 2.0)
+    monkeypatch.setattr(draining, "STUCK_AFTER_S", stuck)
+    monkeypatch.setattr(draining, "CAP_S", stuck + 0.8)
     pipeline: Pipeline = kappa.__class__(**{**vars(kappa), "max_quiet_s": quiet})
-    taps: Any = {h.name: Tap(100) for h in kappa.hops} | {"aggregates": Tap(aggregates, moving)}
+    taps: Any = {h.name: Tap(100) for h in kappa.hops} | {"aggregates": sink or Tap(aggregates, moving)}
     stack: Any = SimpleNamespace(servers={"kafka": SimpleNamespace(lag=lambda group, topic: lag)})
-    supervisor: Any = SimpleNamespace(crash_loop=lambda: crashing)
+    supervisor: Any = SimpleNamespace(crash_loop=lambda since: crashing, down=lambda: list(down))
     names = {n: n for n in pipeline.resources()}
     history = History(tmp_path / "history.jsonl")
     begin = time.monotonic()
@@ -84,6 +89,47 @@ def test_a_lag_that_is_left_or_not_known_is_never_drained(
 def test_a_crash_loop_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reason, record, _ = drained(tmp_path, monkeypatch, aggregates=50, crashing="aggregator")
     assert (reason, record["crashing"]) == ("crash-loop", "aggregator")
+
+
+def test_a_worker_that_is_not_running_keeps_it_from_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it held may be delivered again, to be counted twice by the one that is started in its place."""
+    reason, record, _ = drained(tmp_path, monkeypatch, down=("aggregator",))
+    assert (reason, record["down"]) == ("stuck", ["aggregator"])
+
+
+def test_a_sink_that_is_slow_to_read_is_no_sink_that_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts all the time; each reading takes longer than the quiet that is asked for."""
+    cells = kappa.cells
+    begin = time.monotonic()
+
+    def read() -> SinkReading:
+        now = time.monotonic() - begin
+        time.sleep(0.5)
+        counted = min(102, int(now * 50))
+        dimension, window = cells[0].dimension, cells[0].windows_s[0]
+        return SinkReading([CountedCell(dimension, ("x",), window, 0, counted, counted)], None)
+
+    sink = SinkTap("aggregates", read, cells, time.time)
+    sink.start()
+    monkeypatch.setattr(draining, "_missing", lambda pipeline, taps, plan: {"aggregates": 102 - sink.distinct()})
+    try:
+        reason, record, _ = drained(tmp_path, monkeypatch, sink=sink, stuck=20.0)
+    finally:
+        sink.abandon()
+    assert (reason, record["missing"], sink.distinct()) == ("drained", {}, 102)
+
+
+def test_groups_that_are_shared_have_a_lag_for_each_topic() -> None:
+    """Else the last worker's would be taken for all."""
+    first, second = (w for w in kappa.workers if w.group)
+    shared = dataclasses.replace(second, group=first.group)
+    pipeline = dataclasses.replace(kappa, workers=[first, shared])
+    lag = {"source": 7, "intermediate": 0}
+    stack: Any = SimpleNamespace(servers={"kafka": SimpleNamespace(lag=lambda group, topic: lag[topic])})
+    names = {n: n for n in kappa.resources()}
+    assert sorted(draining._lags(pipeline, stack, names).values()) == [0, 7]
 
 
 def test_what_never_comes_to_rest_ends_at_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

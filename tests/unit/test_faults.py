@@ -28,7 +28,7 @@ from faults import (
 )
 from faults.evidence import evidence_of, idle_rate
 from harness.scenario import schedule
-from harness.store import FaultWindow
+from harness.store import FaultWindow, NotObserved
 from harness.topology import UsageError
 from pipelines_under_test.kappa.pipeline import kappa
 
@@ -262,6 +262,16 @@ def test_a_fault_that_bit_can_prove_it(case: str) -> None:
     assert evidence.bit, evidence.reason
 
 
+@pytest.mark.parametrize("fault", ["partition", "bandwidth", "pause"])
+def test_a_link_that_was_not_measured_meanwhile_proves_nothing(fault: str) -> None:
+    """Sampling that broke off looks like a link that fell silent."""
+    _, seen, how = BITTEN[fault]
+    run = recorded(**how)
+    run.links = run.links.filter(pl.col("t") < START + 0.3)
+    with pytest.raises(NotObserved, match="not measured"):
+        evidence_of(run, window(fault, **seen))  # type: ignore[arg-type]
+
+
 def test_what_had_piled_up_behind_a_limit_does_not_count_against_it() -> None:
     """The last sample of the window may be read a moment after the limit is gone, and a socket's buffer may swallow a
     lot at once in the middle of it."""
@@ -312,6 +322,7 @@ def test_a_fault_survives_being_saved(name: str) -> None:
         (pause("converter").lasting(0.1), "less than 0.5 s"),
         (latency(LINK, ms=0), "ms of 1 or more"),
         (bandwidth(LINK, kb_per_s=0), "kb_per_s of 1 or more"),
+        (bandwidth(LINK).lasting(1), "less than 2 s"),
         (lose_acks(LINK, pulse_ms=500, every_ms=500), "less than every_ms"),
         (lose_acks(LINK).lasting(0.1), "at least one period"),
         (throttle("converter", cpus=0), "cpus of 0.01 or more"),
