@@ -148,7 +148,10 @@ def _drain(run: SavedRun) -> tuple[list[Part], dict[str, Any] | None]:
         text = f"the pipeline did not drain within {waited} s: {what}"
         if reason != "crash-loop" and _nobody_saw(ends[-1]):
             return [
-                Part("inconclusive", f"{text}, as far as could be seen: a lag or the sink could not be read")
+                Part(
+                    "inconclusive",
+                    f"{text}, as far as could be seen: a lag or the sink could not be read, or a worker not started",
+                )
             ], figures
         return [Part("violation", text)], figures
     if reason not in _DRAINED:
@@ -158,6 +161,8 @@ def _drain(run: SavedRun) -> tuple[list[Part], dict[str, Any] | None]:
 
 def _nobody_saw(end: dict[str, Any]) -> bool:
     """Whether nothing is known to be left, but something could not be looked at."""
+    if end.get("unstartable"):
+        return True  # the harness could not start a worker again
     lags = (end.get("lags") or {}).values()
     blind = bool(end.get("unread")) or any(lag is None for lag in lags)
     return blind and not any(lags) and not end.get("down") and (bool(end.get("unread")) or not end.get("missing"))

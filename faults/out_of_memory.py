@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -31,6 +32,8 @@ class OutOfMemory(WorkerFault):
         for instance in targets:
             system.hold_worker(instance)
             killed[instance] = system.expect_exit(instance)
+            if killed[instance]["pid"] is None:
+                continue  # it is down by itself: the evidence will say so
             container = system.container(instance)
             container.limit_memory(container.memory() + ROOM)
             container.hog()
@@ -41,6 +44,8 @@ class OutOfMemory(WorkerFault):
 
     def heal(self, system: System, targets: Sequence[str]) -> Observations:
         for instance in targets:
+            # Before the limit is lifted: what eats the memory must not go on to the machine's.
+            system.signal_worker(instance, signal.SIGKILL, restart=True)
             system.container(instance).limit_memory(None)
             system.release_worker(instance)
         return {"back": {i: system.wait_worker_back(i, -1) for i in targets}}

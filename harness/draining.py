@@ -97,6 +97,7 @@ def until_drained(
                 lags=lags,
                 down=down,
                 unread=unread,
+                unstartable=supervisor.unstartable(),
                 crashing=supervisor.crash_loop(since=begin),
             )
             return reason

@@ -39,6 +39,7 @@ class _Worker:
     back_off: float = FIRST_BACK_OFF_S
     short_lives: int = 0
     died_early: float = 0.0
+    unstartable: bool = False
     asked: set[int] = field(default_factory=set)
 
 
@@ -98,9 +99,17 @@ class Supervisor:
     def _respawn(self, name: str, worker: _Worker) -> None:
         try:
             self._spawn(name, worker)
+            worker.unstartable = False
         except HarnessFault as error:
-            if not self._ending:
+            with self._changed:
+                if self._ending or worker.held:
+                    return
                 self._history.add("error", text=f"the worker {name} could not be started again: {error}")
+                worker.unstartable = True
+                worker.due = threading.Timer(worker.back_off, self._respawn, (name, worker))
+                worker.due.daemon = True
+                worker.due.start()
+                worker.back_off = min(worker.back_off * 2, LONGEST_BACK_OFF_S)
 
     # -- what faults do ------------------------------------------------------------------------------------------
 
@@ -171,6 +180,11 @@ class Supervisor:
         with self._changed:
             looping = (n for n, w in self._workers.items() if w.short_lives >= CRASH_LOOP and w.died_early > since)
             return next(looping, None)
+
+    def unstartable(self) -> list[str]:
+        """Workers that the harness itself could not start again: not the pipeline's fault."""
+        with self._changed:
+            return [name for name, worker in self._workers.items() if worker.unstartable]
 
     def down(self) -> list[str]:
         """Workers that are not running at the moment."""

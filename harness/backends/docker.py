@@ -30,8 +30,12 @@ from harness.errors import HarnessFault
 from harness.topology import Pipeline, Sqlite, UsageError
 
 LABEL = "gauntlet.owner"
+DEFAULT_HOST = "unix:///var/run/docker.sock"
 #: How long a log may trail the end of its container before the exit is told without its last lines.
 LOG_WITHIN_S = 3.0
+
+#: Exit statuses above 128 that stand for a signal; others are the program's own.
+_SIGNALS = {int(number) for number in signal.Signals}
 
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
@@ -39,10 +43,17 @@ os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
 
 
 def client(timeout_s: float = 60) -> Any:
-    """The daemon's client. Raises UsageError where no daemon answers."""
+    """The daemon's client. Raises UsageError where no daemon answers, or only one whose ports are out of reach."""
     import docker
     from docker.errors import DockerException
 
+    # testcontainers would follow Docker's current context instead, and end up with another daemon than the reaper.
+    address = os.environ.setdefault("DOCKER_HOST", DEFAULT_HOST)
+    if not address.startswith(("unix://", "tcp://127.", "tcp://localhost", "http+unix://")):
+        raise UsageError(
+            f"The Docker daemon at {address} is on another machine, which publishes its ports where this one cannot "
+            "reach them. Mount a daemon's socket, or take --backend process."
+        )
     try:
         made = docker.from_env(timeout=timeout_s)
         made.ping()
@@ -55,12 +66,12 @@ def client(timeout_s: float = 60) -> Any:
 
 def why_not() -> str | None:
     """Why containers cannot be had at once on this machine; None if they can. Cheap where there is no daemon."""
-    if "DOCKER_HOST" not in os.environ and not Path("/var/run/docker.sock").exists():
+    if "DOCKER_HOST" not in os.environ and not Path(DEFAULT_HOST.removeprefix("unix://")).exists():
         return "no Docker daemon answers"
     try:
         daemon = client(5)
-    except UsageError:
-        return "no Docker daemon answers"
+    except UsageError as error:
+        return "the Docker daemon is on another machine" if "machine" in str(error) else "no Docker daemon answers"
     missing = images.missing(daemon)
     return f"{', '.join(missing)} not on this machine yet (`gauntlet images build` makes them)" if missing else None
 
@@ -128,6 +139,7 @@ class Containers:
         self._stopped: set[int] = set()
         self._invented = itertools.count(-1, -1)
         self._closing = False
+        self._creating = 0
         self._reaper = subprocess.Popen(
             [sys.executable, "-P", reaper.__file__, f"{LABEL}={self.owner}", str(os.getpid())],
             stdin=subprocess.PIPE,
@@ -147,10 +159,35 @@ class Containers:
     def labels(self) -> dict[str, str]:
         return {LABEL: self.owner}
 
+    @contextlib.contextmanager
+    def _making(self) -> Iterator[None]:
+        """Around every creation: none is begun once all is being removed, and what the daemon says becomes an error of
+        the harness."""
+        import docker.errors
+        import requests
+        from testcontainers.core.config import testcontainers_config
+
+        # Whoever imported it before us may have set it up otherwise.
+        testcontainers_config.ryuk_disabled = True
+        testcontainers_config.hub_image_name_prefix = ""
+        with self._lock:
+            if self._closing:
+                raise HarnessFault("containers are being removed; none is made any more")
+            self._creating += 1
+        try:
+            yield
+        except (docker.errors.DockerException, requests.RequestException) as error:
+            told = getattr(error, "explanation", None) or error
+            raise HarnessFault(f"the Docker daemon refused: {told}") from error
+        finally:
+            with self._lock:
+                self._creating -= 1
+
     def network(self) -> Any:
         from testcontainers.core.network import Network
 
-        return Network(docker_network_kw={"labels": self.labels}).create()
+        with self._making():
+            return Network(docker_network_kw={"labels": self.labels}).create()
 
     def run(
         self,
@@ -171,7 +208,6 @@ class Containers:
         `ports` are published on loopback, at ports that are free; `files` (path -> text) are there before it starts.
         Raises HarnessFault.
         """
-        import docker.errors
         from testcontainers.core.container import DockerContainer
 
         made = DockerContainer(
@@ -186,13 +222,13 @@ class Containers:
         for path, text in (files or {}).items():
             made.with_copy_into_container(text.encode(), path)
         try:
-            made.start()
-        except docker.errors.DockerException as error:
-            told = getattr(error, "explanation", None) or error
-            raise HarnessFault(f"a container of {image} could not be started: {told}") from error
-        container = str(made.get_wrapped_container().id)
-        stream = self._api.logs(container, stdout=True, stderr=True, stream=True, follow=True)
-        return container, self._live(container, stream, log, on_exit)
+            with self._making():
+                made.start()
+                container = str(made.get_wrapped_container().id)
+                stream = self._api.logs(container, stdout=True, stderr=True, stream=True, follow=True)
+                return container, self._live(container, stream, log, on_exit)
+        except HarnessFault as error:
+            raise HarnessFault(f"a container of {image} could not be started: {error}") from error
 
     def stream(self, image: str, command: Sequence[str], **kwargs: Any) -> tuple[str, Iterator[bytes]]:
         """Makes and starts a container whose output is read line by line. Raises HarnessFault."""
@@ -201,14 +237,10 @@ class Containers:
 
     def start(self, container: str, log: Path, on_exit: OnExit | None = None) -> Child:
         """Starts a container that had ended. Raises HarnessFault."""
-        import docker.errors
-
-        stream = self._api.attach(container, stdout=True, stderr=True, stream=True, logs=False)
-        try:
+        with self._making():
+            stream = self._api.attach(container, stdout=True, stderr=True, stream=True, logs=False)
             self._api.start(container)
-        except docker.errors.APIError as error:
-            raise HarnessFault(f"a container could not be started again: {error.explanation or error}") from error
-        return self._live(container, stream, log, on_exit)
+            return self._live(container, stream, log, on_exit)
 
     def _live(self, container: str, stream: Iterator[bytes], log: Path, on_exit: OnExit | None) -> Child:
         writer = threading.Thread(target=_write, args=(stream, log), name="container-log", daemon=True)
@@ -342,7 +374,7 @@ class Containers:
             del self._lives[container]
         pid, writer, on_exit = life.pid, life.writer, life.on_exit
         code = int(event["Actor"]["Attributes"]["exitCode"])
-        status = 128 - code if 128 < code < 128 + 64 else code
+        status = 128 - code if code - 128 in _SIGNALS else code
         how = Exit(pid, status, event["timeNano"] / 1e9, status == -signal.SIGKILL and self._oom_killed(container))
         self._stopped.discard(pid)
         self._exits[pid] = how
@@ -350,12 +382,10 @@ class Containers:
             self._tellers.submit(_tell, writer, on_exit, how)
 
     def _oom_killed(self, container: str) -> bool:
-        import docker.errors
-
         try:
             return bool(self._api.inspect_container(container)["State"]["OOMKilled"])
-        except docker.errors.APIError:
-            return False  # it was removed already: nobody asks any more
+        except Exception:  # it was removed already, or the daemon is away: its end must be told all the same
+            return False
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -376,16 +406,21 @@ class Containers:
 
     def close(self) -> None:
         """Removes everything; returns when it is gone."""
-        self._closing = True
+        with self._lock:
+            self._closing = True
         with contextlib.suppress(Exception):
             self._events.close()
         deadline = time.monotonic() + 30
+        while self._creating and time.monotonic() < deadline:  # what was begun lands first
+            time.sleep(0.02)
+        gone = False
         with contextlib.suppress(Exception):
-            while reaper.sweep(self._api, f"{LABEL}={self.owner}") and time.monotonic() < deadline:
-                time.sleep(0.05)
+            while not gone and time.monotonic() < deadline:
+                gone = reaper.sweep(self._api, f"{LABEL}={self.owner}") == 0
         if self._reaper.stdin is not None:
             with contextlib.suppress(OSError):
-                self._reaper.stdin.write(reaper.ALL_DONE)
+                if gone and not self._creating:
+                    self._reaper.stdin.write(reaper.ALL_DONE)  # else it sweeps on until nothing comes any more
                 self._reaper.stdin.close()
         self._reaper.wait(120)
         if self._reaper.stdout is not None:

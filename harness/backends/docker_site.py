@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from harness.backends.base import Child, Door, Exit, Launch, OnExit, Port
 from harness.backends.docker import Containers
 from harness.backends.images import Images
 from harness.backends.worker_container import WorkerContainer
-from harness.errors import HarnessFault
+from harness.errors import StartFailed, last_lines
 from harness.linkmeter import Flow
 from harness.topology import Batch, Pipeline, Sqlite, Worker
 from harness.toxiproxy import ToxiproxyServer
@@ -29,6 +30,8 @@ FIRST_DOOR, FIRST_STANDING = 20001, 21001
 KAFKA_CONFIG = "/mnt/shared/config/server.properties"
 KAFKA_DATA = Path("/tmp/kraft-combined-logs")
 OUTPUT = "/tmp/gauntlet-output"
+#: A sample older than this is none: it would look like links that fell silent.
+STALE_S = 1.0
 
 
 class DockerSite:
@@ -57,10 +60,21 @@ class DockerSite:
         inside += [FIRST_STANDING + i for i in range(len(self._services))]
         image = self._images["toxiproxy"]
         container, child = self._containers.run(
-            image.ref, image.command, log, on_exit, network=self._network, alias=TOXIPROXY, ports=inside
+            image.ref,
+            image.command,
+            log,
+            on_exit,
+            network=self._network,
+            alias=TOXIPROXY,
+            ports=inside,
+            # The name of a killed service is unknown for a while, and Toxiproxy accepts nobody while it looks it up.
+            dns_opt=["timeout:1", "attempts:1"],
         )
         self._made[TOXIPROXY] = container
         self._outside = self._containers.published(container)
+        if API_PORT not in self._outside:
+            time.sleep(0.5)  # for its last lines
+            raise StartFailed(f"{image.ref} died at its start; its log ends:\n{last_lines(log)}")
         self.toxiproxy = ToxiproxyServer("127.0.0.1", self._outside[API_PORT])
         self.doors = {link: self._door(link, FIRST_DOOR + i) for i, link in enumerate(self._links)}
         return child
@@ -124,9 +138,10 @@ class DockerSite:
                 self._containers.remove([self._made.pop(instance)])
             container, child = self._containers.run(
                 image,
-                argv,
+                argv[1:],
                 log,
                 ended,
+                entrypoint=argv[:1],  # the command is the worker's whole, whatever its image starts by itself
                 network=self._network,
                 alias=instance,
                 env=own,
@@ -169,6 +184,7 @@ class ContainerMeter:
         self._containers = containers
         doors = {link: FIRST_DOOR + i for i, link in enumerate(links)}
         self._latest: dict[str, Flow] = {}
+        self._at = 0.0
         self._container, self._there = "", threading.Event()
         self._error: str | None = None
         self._first = threading.Event()
@@ -180,27 +196,26 @@ class ContainerMeter:
         command = ["python3", "-m", "harness.linkmeter", json.dumps(doors)]
         try:
             self._container, lines = self._containers.stream(image, command, network_mode=f"container:{beside}")
-        except HarnessFault as error:
-            self._error = str(error)
-            self._first.set()
             self._there.set()
-            return
+            for line in lines:
+                said = json.loads(line)
+                if "error" in said:
+                    self._error = said["error"]
+                else:
+                    self._latest = {link: Flow(*figures) for link, figures in said.items()}
+                    self._at = time.monotonic()
+                self._first.set()
+            self._error = self._error or "the meter's container has ended"
+        except Exception as error:  # the sampler must hear of it, not wait
+            self._error = repr(error)
         self._there.set()
-        for line in lines:
-            said = json.loads(line)
-            if "error" in said:
-                self._error = said["error"]
-            else:
-                self._latest = {link: Flow(*figures) for link, figures in said.items()}
-            self._first.set()
-        self._error = self._error or "the meter's container has ended"
         self._first.set()
 
     def sample(self) -> Mapping[str, Flow]:
         self._first.wait(10)
         if self._error is not None:
             raise OSError(self._error)
-        return self._latest
+        return self._latest if time.monotonic() - self._at < STALE_S else {}
 
     def close(self) -> None:
         self._error = "closed"

@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from harness.backends.base import Child, Children, Exit
 from harness.errors import HarnessFault, StartFailed
 from harness.session import Session
 from harness.stack import Stack
-from harness.topology import UsageError
+from harness.topology import UsageError, Worker
 from pipelines_under_test.kappa.pipeline import kappa
 
 Spawn = Callable[..., Child]
@@ -50,6 +51,13 @@ def test_an_end_is_told_with_its_status_and_the_last_line_is_in_the_log(
     assert keeper.ended(child.pid) == told[0]
     assert child.started - 1 < told[0].t < time.time() + 1
     assert set((tmp_path / "log").read_text().split()) == {"out", "err"}
+
+
+def test_a_high_status_is_the_programs_own(children: tuple[Children, Spawn], tmp_path: Path) -> None:
+    """Only those of signals are signals, where a container tells both alike."""
+    told: list[Exit] = []
+    children[1](["sh", "-c", "exit 177"], tmp_path / "log", on_exit=told.append)
+    assert (until(lambda: told)[0].status, told[0].signal) == (177, None)
 
 
 def test_a_kill_is_told_as_one(children: tuple[Children, Spawn], tmp_path: Path) -> None:
@@ -231,6 +239,19 @@ def test_a_docker_image_that_cannot_be_had_is_told_with_the_command_that_makes_i
 
 
 @pytest.mark.usefixtures("needs_docker")
+def test_a_docker_worker_runs_its_command_whatever_its_image_starts_by_itself(tmp_path: Path) -> None:
+    with Session("docker") as session:
+        stack = session.stack(kappa)
+        backend: Any = session.prepare(kappa)
+        worker = Worker("own", ["sh", "-c", "echo $GREETING from $0", "me"], image=backend.images["bigtable"].ref)
+        ended: Future[Exit] = Future()
+        start, _ = stack.site.launch("own", worker, {"GREETING": "hello"}, tmp_path / "log")
+        start(ended.set_result)
+        assert ended.result(30).status == 0
+        assert (tmp_path / "log").read_text() == "hello from me\n"
+
+
+@pytest.mark.usefixtures("needs_docker")
 def test_ends_are_heard_of_after_docker_broke_off_its_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Session("docker") as session:
         backend: Any = session.prepare(kappa)
@@ -250,6 +271,24 @@ def test_ends_are_heard_of_after_docker_broke_off_its_stream(tmp_path: Path, mon
         keeper._events.close()
         with pytest.raises(HarnessFault, match="no longer tells which containers end"):
             until(lambda: keeper.ended(again.pid))
+
+
+def test_a_docker_daemon_on_another_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://docker:2375")
+    with Session("docker") as session, pytest.raises(UsageError, match="tcp://docker:2375 is on another machine"):
+        session.prepare(kappa)
+    assert docker.why_not() == "the Docker daemon is on another machine"
+
+
+@pytest.mark.usefixtures("needs_docker")
+def test_nothing_is_made_in_docker_once_all_is_being_removed(tmp_path: Path) -> None:
+    """Else it would land after the sweep, and stay."""
+    with Session("docker") as session:
+        backend: Any = session.prepare(kappa)
+    with pytest.raises(HarnessFault, match="none is made any more"):
+        backend.containers.run("gauntlet/base:1", ["true"], tmp_path / "log")
+    with pytest.raises(HarnessFault, match="none is made any more"):
+        backend.containers.network()
 
 
 def test_without_a_daemon_docker_is_refused_and_auto_takes_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,6 +244,7 @@ def test_a_crash_loop_is_proven_even_if_nothing_was_seen(tmp_path: Path) -> None
         ({"lags": {"g": None}, "missing": {"published": 3}}, "violation"),
         ({"lags": {"g": None}, "missing": {}, "down": ["converter"]}, "violation"),
         ({"lags": {"g": 0}, "missing": {"aggregates": 9}, "unread": ["aggregates"]}, "inconclusive"),
+        ({"lags": {"g": 5}, "missing": {}, "down": ["converter"], "unstartable": ["converter"]}, "inconclusive"),
         ({"lags": {"g": 5}, "missing": {"aggregates": 9}, "unread": ["aggregates"]}, "violation"),
     ],
 )

@@ -56,7 +56,7 @@ def drained(
     pipeline: Pipeline = kappa.__class__(**{**vars(kappa), "max_quiet_s": quiet})
     taps: Any = {h.name: Tap(100) for h in kappa.hops} | {"aggregates": sink or Tap(aggregates, moving)}
     stack: Any = SimpleNamespace(servers={"kafka": SimpleNamespace(lag=lambda group, topic: lag)})
-    supervisor: Any = SimpleNamespace(crash_loop=lambda since: crashing, down=lambda: list(down))
+    supervisor: Any = SimpleNamespace(crash_loop=lambda since: crashing, down=lambda: list(down), unstartable=list)
     names = {n: n for n in pipeline.resources()}
     history = History(tmp_path / "history.jsonl")
     begin = time.monotonic()
