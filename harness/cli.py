@@ -55,7 +55,14 @@ def _parser() -> argparse.ArgumentParser:
         "--backend",
         default="auto",
         choices=["auto", "process", "docker", "external"],
-        help="where the parts run: containers, processes, or whichever can be had at once (default: auto)",
+        help="where the parts run: containers, processes, or whichever can be had at once (default: auto); external: on "
+        "services that are there already",
+    )
+    run.add_argument(
+        "--endpoints",
+        type=Path,
+        metavar="FILE",
+        help="for --backend external: where the services are (docs/external.md)",
     )
     run.add_argument("--seed", type=int, metavar="N", help="the seed of the events (default: the scenario's)")
     run.add_argument("--rate", type=int, metavar="N", help="events a second")
@@ -139,8 +146,6 @@ def _run(args: argparse.Namespace) -> int:
     from harness.report.terminal import make_view, print_verdict
     from harness.session import Session
 
-    if args.backend == "external":
-        raise UsageError("The backend 'external' is not there yet; this version runs 'process' and 'docker'.")
     chosen = scenario(args.scenario or DEFAULT_SCENARIO)
     if args.pipeline:
         chosen = fitted(chosen, pipeline(args.pipeline))
@@ -158,7 +163,7 @@ def _run(args: argparse.Namespace) -> int:
     _check_out(args.out)
     view = make_view(sys.stderr)
     try:
-        with Session(args.backend) as session:
+        with Session(args.backend, args.endpoints) as session:
             session.prepare(chosen.pipeline)
             outcome = session.run(chosen, args.out, [view.on])
     finally:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from load.profiles import Steady
 
 
+#: As harness.backends.NAMES, which is not imported into every pytest of a machine that has this plugin.
+BACKENDS = ("auto", "process", "docker", "external")
+
+
 class Violation(AssertionError):
     """The pipeline is proven wrong."""
 
@@ -37,7 +41,12 @@ class Inconclusive(Exception):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("gauntlet", "chaos runs of streaming pipelines")
-    group.addoption("--gauntlet-backend", default="auto", metavar="B", help="auto, process or docker (default: auto)")
+    group.addoption(
+        "--gauntlet-backend", default="auto", metavar="B", help="auto, process, docker or external (default: auto)"
+    )
+    group.addoption(
+        "--gauntlet-endpoints", default=None, metavar="FILE", help="for the backend external: where the services are"
+    )
     group.addoption("--gauntlet-seed", type=int, default=None, metavar="N", help="seed of the events of every run")
     group.addoption("--gauntlet-out", default="out", metavar="DIR", help="where run folders go (default: out)")
 
@@ -46,9 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "chaos: a chaos run on real services (select with -m chaos)")
     # The taps ask for an answer at once on purpose: an empty pull would block for half a minute.
     config.addinivalue_line("filterwarnings", "ignore:The return_immediately flag is deprecated:DeprecationWarning")
-    if config.getoption("--gauntlet-backend") not in ("auto", "process", "docker"):
+    if config.getoption("--gauntlet-backend") not in BACKENDS:
         given = config.getoption("--gauntlet-backend")
-        raise pytest.UsageError(f"--gauntlet-backend: {given!r} is not one of auto, process, docker")
+        raise pytest.UsageError(f"--gauntlet-backend: {given!r} is not one of {', '.join(BACKENDS)}")
+    if (config.getoption("--gauntlet-backend") == "external") is not bool(config.getoption("--gauntlet-endpoints")):
+        raise pytest.UsageError("--gauntlet-backend external and --gauntlet-endpoints FILE belong together")
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +73,8 @@ def gauntlet_session(pytestconfig: pytest.Config) -> Iterator[Session]:
     """The stacks that all runs of this pytest session share."""
     from harness.session import Session
 
-    with Session(str(pytestconfig.getoption("--gauntlet-backend"))) as session:
+    endpoints = pytestconfig.getoption("--gauntlet-endpoints")
+    with Session(str(pytestconfig.getoption("--gauntlet-backend")), Path(endpoints) if endpoints else None) as session:
         yield session
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from harness.stack import Stack
 from harness.store import RunFolder, SavedRun
 from harness.supervisor import Supervisor
 from harness.topology import Pipeline
+from harness.watching import Watch
 
 #: How long the first event may take to the last hop.
 WARM_UP_WITHIN_S = 60.0
@@ -66,6 +68,7 @@ class Run:
         self.taps: dict[str, Tap] = {}
         self.system = LiveSystem(self.pipeline, stack, self.supervisor, history, self.names)
         self.sampler = Sampler(stack.site.meter(), self.taps, history)
+        self.watch = Watch({s: partial(stack.ask, s) for s in stack.site.existing if s in stack.servers}, history)
         self.injection = Injection(scenario.faults, self.system, self.pipeline, history)
         self.load_child: Child | None = None
         self.load_exit: Exit | None = None
@@ -85,7 +88,7 @@ class Run:
 
     def _meta(self) -> dict[str, Any]:
         """What was asked: all that `check` needs beside what was observed."""
-        p, s = self.pipeline, self.scenario
+        p, s, existing = self.pipeline, self.scenario, self.stack.site.existing
         return {
             "format": 1,
             "run": self.tag,
@@ -97,7 +100,10 @@ class Run:
                 "name": p.name,
                 "max_quiet_s": p.max_quiet_s,
                 "late_after_s": p.late_after_s,
-                "services": [{"name": x.name, "kind": x.kind, "durable": x.durable} for x in p.services],
+                "services": [
+                    {"name": x.name, "kind": x.kind, "durable": x.durable, "existing": x.name in existing}
+                    for x in p.services
+                ],
                 "workers": [
                     {"name": instance, "worker": w.name, "reads": w.reads, "writes": list(w.writes)}
                     for instance, w in p.instances().items()
@@ -144,6 +150,7 @@ class Run:
                     self._start_worker(instance, waiting.pop(instance))
         self._start_load()
         self.sampler.start()
+        self.watch.start()
 
     def _start_worker(self, instance: str, worker: Any) -> None:
         env = {
@@ -301,6 +308,7 @@ class Run:
                 self._save(hop, future.result())
             batch.result()
         self.sampler.finish(self.folder)
+        self.watch.stop()
 
     def _save(self, hop: str, result: TapResult) -> None:
         result.frame.write_parquet(self.folder.hop(hop))
@@ -372,6 +380,7 @@ class Run:
             lambda: self.supervisor.stop_all(grace_s=1.0),
             self._stop_load,
             self.sampler.stop,
+            self.watch.stop,
             self.stack.toxiproxy.reset,
             *(tap.abandon for tap in self.taps.values()),
             lambda: self.stack.remove(self.tag),

@@ -22,11 +22,12 @@ MOST_STACKS = 2
 class Session:
     """Use it as a context manager; everything that it started is gone afterwards.
 
-    `backend`: "auto" (Docker where a daemon answers and the images are there, else processes), "process" or "docker".
+    `backend`: "auto" (Docker where a daemon answers and the images are there, else processes), "process", "docker", or
+    "external" (services that are there already, which the file `endpoints` tells).
     """
 
-    def __init__(self, backend: str = "auto") -> None:
-        self._wanted = backend
+    def __init__(self, backend: str = "auto", endpoints: Path | None = None) -> None:
+        self._wanted, self._endpoints = backend, endpoints
         self._backends: Backends | None = None
         self._processes: Processes | None = None
         self._stacks: dict[str, Stack] = {}
@@ -48,6 +49,8 @@ class Session:
                 raise UsageError(
                     f"{fault.describe()}: this fault needs --backend {fault.needs}; this run is {backend.where}."
                 )
+            if reason := backend.refuses(fault, scenario.pipeline):
+                raise UsageError(f"{fault.describe()} cannot be done {backend.where}: {reason}.")
         try:
             return execute(
                 scenario,
@@ -79,7 +82,7 @@ class Session:
     def prepare(self, pipeline: Pipeline) -> Backend:
         """The backend for a pipeline, with all that it needs found or fetched; shows what takes time."""
         if self._backends is None:
-            self._backends = Backends(self._wanted, self.processes)
+            self._backends = Backends(self._wanted, self.processes, self._endpoints)
         return self._backends.of(pipeline)
 
     def _key(self, pipeline: Pipeline) -> str:

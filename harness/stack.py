@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.backends.base import Child, Exit, Site
+from harness.backends.leftovers import Leftovers
 from harness.errors import HarnessFault
 from harness.services import bigtable, kafka, pubsub, sqlite
 from harness.services.base import Server, SinkTap, Tap
@@ -60,6 +61,9 @@ class Stack:
         self.servers: dict[str, Server] = {}
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="stack")
         self.ready: dict[str, Future[None]] = {}
+        self._leftovers = Leftovers(site.existing) if site.existing else None
+        #: runs of dead harnesses -> services that may still hold something of them
+        self._dead: dict[str, set[str]] = {}
 
     @property
     def toxiproxy(self) -> ToxiproxyServer:
@@ -85,6 +89,8 @@ class Stack:
         child = self.site.start_toxiproxy(self._log("toxiproxy"), lambda e: self._exited("toxiproxy", e))
         self._started("toxiproxy", child, self.site.version("toxiproxy"))
         self.servers = {service.name: self._server(service) for service in self._services}
+        if self._leftovers is not None:
+            self._dead = {run: set(self.site.existing) for run in self._leftovers.of_the_dead()}
         proxies = self._pool.submit(self._make_proxies)
         for name in self.servers:
             self.ready[name] = self._pool.submit(self._start_server, name, proxies)
@@ -114,6 +120,21 @@ class Stack:
             self._started(name, child, self.version(name))
         proxies.result(30)  # where the harness itself comes in by Toxiproxy, nothing answers before
         server.wait_until_ready()
+        if name in self.site.existing:
+            self._sweep_of_the_dead(name)
+
+    def _sweep_of_the_dead(self, name: str) -> None:
+        """Removes what killed runs left in a service that was there before."""
+        for run, unswept in self._dead.items():
+            try:
+                self.servers[name].sweep(run)
+            except Exception as error:  # no reason not to start; the next one tries again
+                self._tell("note", text=f"{name} still holds something of the killed run {run}: {error}")
+                continue
+            with self._lock:
+                unswept.discard(name)
+                if not unswept and self._leftovers is not None:
+                    self._leftovers.forget(run)
 
     def _started(self, name: str, child: Child, version: str) -> None:
         self._children[name] = (child, version)
@@ -131,6 +152,8 @@ class Stack:
 
     def kill_service(self, name: str) -> dict[str, Any]:
         """SIGKILL; returns when it has ended."""
+        if name in self.site.existing:
+            raise HarnessFault(f"{name} was there before this run, and is not ended by it")
         child, _ = self._children[name]
         with self._lock:
             self._asked.add(child.pid)
@@ -153,8 +176,14 @@ class Stack:
     def probe(self, link_name: str) -> float | None:
         """Seconds until the service answered through this link's proxy; None if it did not."""
         link = next(link for link in self.links if link.name == link_name)
-        address = self.site.doors[link_name].harness
-        is_kafka = isinstance(self.servers[link.service], kafka.KafkaServer)
+        return self._ask(link.service, self.site.doors[link_name].harness)
+
+    def ask(self, service: str) -> float | None:
+        """As `probe`, by the harness's own way to the service, past every fault."""
+        return self._ask(service, self.servers[service].direct)
+
+    def _ask(self, service: str, address: str) -> float | None:
+        is_kafka = isinstance(self.servers[service], kafka.KafkaServer)
         try:
             return round((kafka.probe if is_kafka else pubsub.probe)(address), 4)
         except HarnessFault:
@@ -183,11 +212,18 @@ class Stack:
 
     def make(self, service: str, run: str) -> None:
         self.ready[service].result()
+        if self._leftovers is not None:
+            self._leftovers.note(run)
         self.servers[service].make(self.servers[service].names(run))
 
     def remove(self, run: str) -> None:
         for server in self.servers.values():
-            server.remove(server.names(run))
+            if self._leftovers is None:
+                server.remove(server.names(run))
+            else:
+                server.sweep(run)
+        if self._leftovers is not None:
+            self._leftovers.forget(run)
 
     def tap(
         self, pipeline: Pipeline, hop: Hop, names: Mapping[str, str], run: str, now: Callable[[], float]

@@ -1,15 +1,17 @@
-"""Where the parts of a run live: plain processes on this machine, or containers."""
+"""Where the parts of a run live: plain processes on this machine, containers, or services that are there already."""
 
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Protocol
 
+from faults.base import Fault
 from harness.backends.base import Site
 from harness.backends.process import Processes
 from harness.topology import Pipeline, UsageError
 
-NAMES = ("auto", "process", "docker")
+NAMES = ("auto", "process", "docker", "external")
 
 
 class Backend(Protocol):
@@ -20,6 +22,10 @@ class Backend(Protocol):
     notes: list[str]
 
     def site(self, pipeline: Pipeline) -> Site: ...
+    def refuses(self, fault: Fault, pipeline: Pipeline) -> str:
+        """Why a fault cannot be done to this pipeline here, or ""."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -45,17 +51,27 @@ class ProcessBackend:
         folder = self._processes.temp / f"stack-{next(self._numbers)}"
         return ProcessSite(pipeline, self._programs, self._processes, folder)
 
+    def refuses(self, fault: Fault, pipeline: Pipeline) -> str:
+        return ""
+
     def close(self) -> None:
         return
 
 
 class Backends:
-    """Makes each backend when a pipeline first needs it. `wanted`: one of NAMES."""
+    """Makes each backend when a pipeline first needs it. `wanted`: one of NAMES; `endpoints`: for "external"."""
 
-    def __init__(self, wanted: str, processes: Processes) -> None:
+    def __init__(self, wanted: str, processes: Processes, endpoints: Path | None = None) -> None:
         if wanted not in NAMES:
             raise UsageError(f"There is no backend {wanted!r}; there are {', '.join(NAMES)}.")
-        self._wanted, self._processes = wanted, processes
+        if wanted == "external" and endpoints is None:
+            raise UsageError(
+                "The backend external runs on services that are there already, and an endpoints file says where. "
+                "Give it one with --endpoints FILE (docs/external.md shows how it looks)."
+            )
+        if wanted != "external" and endpoints is not None:
+            raise UsageError(f"The endpoints file {endpoints} is for --backend external, not {wanted}.")
+        self._wanted, self._processes, self._endpoints = wanted, processes, endpoints
         self._made: dict[str, Backend] = {}
         self._why_not: str | bool | None = False
 
@@ -66,6 +82,8 @@ class Backends:
         """
         from harness.backends import docker
 
+        if self._endpoints is not None:
+            return self._external(self._endpoints)
         reason = ""
         if self._wanted == "docker":
             reason = docker.cannot_hold(pipeline)
@@ -81,6 +99,14 @@ class Backends:
                 ProcessBackend(self._processes, reason) if name == "process" else docker.DockerBackend(self._processes)
             )
         return self._made[name]
+
+    def _external(self, endpoints: Path) -> Backend:
+        from harness.backends.endpoints import Endpoints
+        from harness.backends.external import ExternalBackend
+
+        if "external" not in self._made:
+            self._made["external"] = ExternalBackend(self._processes, Endpoints.read(endpoints))
+        return self._made["external"]
 
     def close(self) -> None:
         for backend in self._made.values():

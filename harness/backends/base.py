@@ -98,6 +98,11 @@ class Site(Protocol):
     name: str
 
     @property
+    def existing(self) -> Mapping[str, str]:
+        """Services that were there before the stack, which never starts or ends them: name -> "host:port"."""
+        ...
+
+    @property
     def folder(self) -> Path: ...
     @property
     def children(self) -> Children: ...
@@ -119,11 +124,11 @@ class Site(Protocol):
         """Proxies (name, listen, upstream) that belong to no link and are never disturbed."""
         ...
 
-    def start_kafka(self, name: str, properties: Callable[[Path], str], log: Path, on_exit: OnExit) -> Child:
-        """`properties`: folder of the data -> the text of server.properties. Data survives a kill."""
+    def start_kafka(self, name: str, properties: Callable[[Path], str], log: Path, on_exit: OnExit) -> Child | None:
+        """`properties`: folder of the data -> the text of server.properties. Data survives a kill. None: it exists."""
         ...
 
-    def start_emulator(self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit) -> Child: ...
+    def start_emulator(self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit) -> Child | None: ...
     def launch(
         self, instance: str, worker: Worker | Batch, env: Mapping[str, str], log: Path, output: Path | None = None
     ) -> tuple[Launch, str]:

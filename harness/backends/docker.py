@@ -23,6 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from faults.base import Fault
 from harness.backends import images, reaper
 from harness.backends.base import Child, Exit, OnExit, Site
 from harness.backends.process import Processes, start_time
@@ -107,6 +108,9 @@ class DockerBackend:
 
         folder = self._processes.temp / f"containers-{next(self._numbers)}"
         return DockerSite(pipeline, self.images, self.containers, folder)
+
+    def refuses(self, fault: Fault, pipeline: Pipeline) -> str:
+        return ""
 
     def close(self) -> None:
         self.containers.close()

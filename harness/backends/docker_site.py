@@ -38,6 +38,7 @@ class DockerSite:
     """See harness.backends.base.Site."""
 
     name = "docker"
+    existing: Mapping[str, str] = {}
 
     def __init__(self, pipeline: Pipeline, images: Images, containers: Containers, folder: Path) -> None:
         self.folder, self.children = folder, containers

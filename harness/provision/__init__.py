@@ -36,6 +36,7 @@ __all__ = [
     "ProvisionError",
     "SeveralMissing",
     "provision",
+    "provision_toxiproxy",
 ]
 
 #: Each module's `look` finds what is there (or None), its `fetch` gets it; both raise ProvisionError.
@@ -49,19 +50,30 @@ def provision(progress: Progress = silent, env: Mapping[str, str] | None = None)
     once if need be, and OSError where the cache cannot be written.
     """
     search = Search(env, progress)
-    found, errors = _each({name: partial(component.look, search) for name, component in _COMPONENTS.items()})
-    missing = [name for name in _COMPONENTS if found.get(name) is None and name not in errors]
+    found = _found(list(_COMPONENTS), search)
+    notes = []
+    if found["pubsub"].kind == "pstest":
+        why = "GAUNTLET_PUBSUB asks for it" if pubsub.wanted(search) == "pstest" else "the real emulator was not found"
+        notes.append(f"Pub/Sub is a small server on Google's pstest, not Google's emulator: {why}")
+    return Programs(**found, notes=notes)
+
+
+def provision_toxiproxy(progress: Progress = silent, env: Mapping[str, str] | None = None) -> Program:
+    """Toxiproxy alone, for runs on services that are there already. As `provision`."""
+    program: Program = _found(["toxiproxy"], Search(env, progress))["toxiproxy"]
+    return program
+
+
+def _found(names: list[str], search: Search) -> dict[str, Any]:
+    found, errors = _each({name: partial(_COMPONENTS[name].look, search) for name in names})
+    missing = [name for name in names if found.get(name) is None and name not in errors]
     if missing:
         fetched, failed = _fetch_all(missing, search)
         found |= fetched
         errors |= failed
     if errors:
         raise _one_error(list(errors.values()))
-    notes = []
-    if found["pubsub"].kind == "pstest":
-        why = "GAUNTLET_PUBSUB asks for it" if pubsub.wanted(search) == "pstest" else "the real emulator was not found"
-        notes.append(f"Pub/Sub is a small server on Google's pstest, not Google's emulator: {why}")
-    return Programs(**found, notes=notes)
+    return found
 
 
 def _each(jobs: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, ProvisionError]]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from harness.backends.base import Exit
-from harness.errors import StartFailed, last_lines
+from harness.errors import StartFailed, UsageError, last_lines
 from harness.topology import CONTENT_FIELDS, Cells, Content, CountedCell, EventId, Link, Sighting
 
 #: Called when a service's process ends: (service name, how).
@@ -32,6 +32,10 @@ class Server(Protocol):
     def names(self, run: str) -> dict[str, str]: ...
     def make(self, names: Mapping[str, str]) -> None: ...
     def remove(self, names: Mapping[str, str]) -> None: ...
+    def sweep(self, run: str) -> None:
+        """Removes whatever there is of a run, found by the tag in which its names end, and raises where it cannot."""
+        ...
+
     def log(self) -> Path: ...
 
 
@@ -78,9 +82,15 @@ class TapResult:
         self.frame, self.certified, self.reason, self.figures = frame, certified, reason, figures
 
 
-def wait_until(check: Callable[[], bool], timeout_s: float, what: str, log: Path, pause_s: float = 0.01) -> None:
-    """Polls `check` (False or an exception: not yet) until it is true. Raises StartFailed with the log's last lines."""
-    deadline = time.monotonic() + timeout_s
+def wait_until(
+    check: Callable[[], bool], timeout_s: float, what: str, log: Path, pause_s: float = 0.01, existing: str = ""
+) -> None:
+    """Polls `check` (False or an exception: not yet) until it is true. Raises StartFailed with the log's last lines.
+
+    `existing`: the address of a service that was there before. Its silence is soon sure, and a UsageError: the address
+    is the person's.
+    """
+    deadline = time.monotonic() + (min(timeout_s, 10.0) if existing else timeout_s)
     reason: object = "it did not answer"
     while time.monotonic() < deadline:
         try:
@@ -91,6 +101,8 @@ def wait_until(check: Callable[[], bool], timeout_s: float, what: str, log: Path
         except Exception as error:
             reason = error
         time.sleep(pause_s)
+    if existing:
+        raise UsageError(f"No {what} answers at {existing}, where the endpoints file says that it is: {reason}")
     raise StartFailed(f"{what} was not ready within {timeout_s:g} s: {reason}\n  its log ends:\n{last_lines(log)}")
 
 

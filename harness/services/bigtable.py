@@ -42,11 +42,11 @@ class BigtableServer:
         )
 
     def wait_until_ready(self, timeout_s: float = 30.0) -> None:
-        wait_until(self._answers, timeout_s, self.name, self.log(), 0.02)
+        existing = self.direct if self.child is None else ""
+        wait_until(self._answers, timeout_s, self.name, self.log(), 0.02, existing)
 
     def _answers(self) -> bool:
-        assert self.child is not None
-        if self._site.children.ended(self.child.pid):
+        if self.child is not None and self._site.children.ended(self.child.pid):
             raise StartFailed(f"{self.name} died at its start; its log ends:\n{last_lines(self.log())}")
         return probe(self.direct, 1.0) >= 0
 
@@ -81,9 +81,20 @@ class BigtableServer:
             except grpc.RpcError:
                 pass  # best effort: the emulator forgets everything with its process
 
-    def _admin(self, method: str, request: bytes) -> None:
+    def sweep(self, run: str) -> None:
+        from google.cloud.bigtable_admin_v2.types import bigtable_table_admin as admin
+
+        asked = admin.ListTablesRequest.serialize(admin.ListTablesRequest(parent=INSTANCE))
+        found = admin.ListTablesResponse.deserialize(self._admin("ListTables", asked))
+        for table in found.tables:
+            if table.name.endswith(f"-{run}"):
+                request = admin.DeleteTableRequest(name=table.name)
+                self._admin("DeleteTable", admin.DeleteTableRequest.serialize(request))
+
+    def _admin(self, method: str, request: bytes) -> bytes:
         path = f"/google.bigtable.admin.v2.BigtableTableAdmin/{method}"
-        self.channel.unary_unary(path)(request, timeout=20, wait_for_ready=True)
+        answer: bytes = self.channel.unary_unary(path)(request, timeout=20, wait_for_ready=True)
+        return answer
 
 
 def read_rows(channel: grpc.Channel, table: str, timeout_s: float = 60.0) -> Iterator[Row]:

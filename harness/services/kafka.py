@@ -8,6 +8,8 @@ it to the advertised address). Two more listeners, one for the controller and on
 from __future__ import annotations
 
 import contextlib
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +27,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from harness.backends.base import Child, Site
-from harness.errors import HarnessFault, StartFailed, last_lines
+from harness.errors import HarnessFault, StartFailed, UsageError, last_lines
 from harness.services.base import MessageLog, ServiceExit, TapResult, wait_until
 from harness.topology import Kafka, KafkaHop, Link
 
@@ -99,14 +101,32 @@ class KafkaServer:
 
     def wait_until_ready(self, timeout_s: float = 60.0) -> None:
         self._admin = self._admin or AdminClient({"bootstrap.servers": self.direct, **CLIENT})
-        wait_until(self._answers, timeout_s, self.name, self.log(), 0.02)
+        existing = self.direct if self.child is None else ""
+        wait_until(self._answers, timeout_s, self.name, self.log(), 0.02, existing)
+        if existing:
+            self._check_listeners()
 
     def _answers(self) -> bool:
-        assert self.child is not None
         assert self._admin is not None
-        if self._site.children.ended(self.child.pid):
+        if self.child is not None and self._site.children.ended(self.child.pid):
             raise StartFailed(f"{self.name} died at its start; its log ends:\n{last_lines(self.log())}")
-        return len(self._admin.list_topics(timeout=1).brokers) == 1
+        return len(self._admin.list_topics(timeout=1).brokers) > 0
+
+    def _check_listeners(self) -> None:
+        """A Kafka that was there before must lead the clients of each listener back to the link's own proxy."""
+        for link, port in self._listeners.items():
+            if port.reach == self._direct_port.reach:
+                continue  # an open link: nobody says that it goes through its proxy
+            door = self._site.doors[link].client
+            try:
+                told = advertised(door)
+            except HarnessFault as error:
+                raise UsageError(f"No Kafka answers at {port.reach}, the listener of {link}: {error}") from error
+            if told != [door]:
+                raise UsageError(
+                    f"The listener {port.reach} of {link} leads its clients on to {', '.join(told)}, past the proxy at "
+                    f"{door}. Set advertised.listeners of that listener to {door}."
+                )
 
     def log(self) -> Path:
         return self._log
@@ -121,7 +141,8 @@ class KafkaServer:
 
     def make(self, names: Mapping[str, str]) -> None:
         assert self._admin is not None
-        wanted = [NewTopic(names[topic], partitions, 1) for topic, partitions in self.service.topics.items()]
+        # As many replicas as the broker makes by default: one here, what its owner chose elsewhere.
+        wanted = [NewTopic(names[topic], partitions) for topic, partitions in self.service.topics.items()]
         for topic, future in self._admin.create_topics(wanted, operation_timeout=30).items():
             try:
                 future.result(40)
@@ -140,6 +161,21 @@ class KafkaServer:
             for future in self._admin.delete_topics(list(names.values()), operation_timeout=10).values():
                 with contextlib.suppress(KafkaException, TimeoutError):
                     future.result(15)
+
+    def sweep(self, run: str) -> None:
+        assert self._admin is not None
+        for asker in list(self._askers):
+            self._askers.pop(asker).close()
+        topics = [t for t in self._admin.list_topics(timeout=10).topics if t.endswith(f"-{run}")]
+        if topics:
+            for future in self._admin.delete_topics(topics, operation_timeout=10).values():
+                future.result(15)
+        groups = [g.group_id for g in self._admin.list_consumer_groups(request_timeout=10).result(15).valid]
+        ours = [g for g in groups if g.endswith(f"-{run}")]
+        if ours:
+            for deleted in self._admin.delete_consumer_groups(ours, request_timeout=10).values():
+                with contextlib.suppress(KafkaException):  # it has members until they time out; then it expires
+                    deleted.result(15)
 
     def lag(self, group: str, topic: str) -> int | None:
         """Records of `topic` that `group` has not committed yet; None where the broker does not say (it is away)."""
@@ -282,18 +318,41 @@ class KafkaTap:
 
 def probe(address: str, timeout_s: float = 5.0) -> float:
     """Seconds that a broker takes to answer an ApiVersions request on a fresh connection to `address`."""
-    import socket
-    import struct
-
-    host, port = address.split(":")
-    body = struct.pack("!hhih", 18, 0, 1, 8) + b"gauntlet"
     start = time.monotonic()
+    _ask(address, 18, 0, b"", timeout_s)
+    return time.monotonic() - start
+
+
+def advertised(address: str, timeout_s: float = 10.0) -> list[str]:
+    """Where a broker sends the clients that come in by this address: "host:port" a broker. Raises HarnessFault.
+
+    By one Metadata request (version 4, no topics; https://kafka.apache.org/protocol), because a client library goes on
+    to those addresses by itself, and tells nothing if nobody is there.
+    """
+    answer = _ask(address, 3, 4, struct.pack("!iB", 0, 0), timeout_s)
+    (brokers,) = struct.unpack_from("!i", answer, 8)  # after the correlation id and the throttle time
+    at, found = 12, []
+    for _ in range(brokers):
+        (length,) = struct.unpack_from("!h", answer, at + 4)  # after the node's id
+        host = answer[at + 6 : at + 6 + length].decode()
+        port, rack = struct.unpack_from("!ih", answer, at + 6 + length)
+        found.append(f"{host}:{port}")
+        at += 12 + length + max(0, rack)
+    return sorted(found)
+
+
+def _ask(address: str, api: int, version: int, body: bytes, timeout_s: float) -> bytes:
+    """One request on a connection of its own; the answer without its length. Raises HarnessFault."""
+    host, port = address.rsplit(":", 1)
+    request = struct.pack("!hhih", api, version, 1, 8) + b"gauntlet" + body
     try:
         with socket.create_connection((host, int(port)), timeout=timeout_s) as connection:
-            connection.settimeout(timeout_s)
-            connection.sendall(struct.pack("!i", len(body)) + body)
-            if not connection.recv(4):
-                raise HarnessFault(f"{address} closed the connection")
+            connection.sendall(struct.pack("!i", len(request)) + request)
+            with connection.makefile("rb") as answers:
+                head = answers.read(4)
+                answer = answers.read(struct.unpack("!i", head)[0]) if len(head) == 4 else b""
     except OSError as error:
         raise HarnessFault(f"{address} did not answer: {error}") from error
-    return time.monotonic() - start
+    if not answer:
+        raise HarnessFault(f"{address} closed the connection")
+    return answer

@@ -40,12 +40,12 @@ class PubSubServer:
 
     def wait_until_ready(self, timeout_s: float = 30.0) -> None:
         self._clients = clients(self.direct)
-        wait_until(self._answers, timeout_s, self.name, self.log(), 0.02)
+        existing = self.direct if self.child is None else ""
+        wait_until(self._answers, timeout_s, self.name, self.log(), 0.02, existing)
 
     def _answers(self) -> bool:
-        assert self.child is not None
         assert self._clients is not None
-        if self._site.children.ended(self.child.pid):
+        if self.child is not None and self._site.children.ended(self.child.pid):
             raise StartFailed(f"{self.name} died at its start; its log ends:\n{last_lines(self.log())}")
         self._clients[0].list_topics(request={"project": f"projects/{PROJECT}"}, timeout=2, retry=None)
         return True
@@ -85,6 +85,17 @@ class PubSubServer:
                 subscriber.delete_subscription(request={"subscription": names[subscription]}, timeout=5)
             for topic in self.service.topics:
                 publisher.delete_topic(request={"topic": names[topic]}, timeout=5)
+
+    def sweep(self, run: str) -> None:
+        assert self._clients is not None
+        publisher, subscriber = self._clients
+        project = {"project": f"projects/{PROJECT}"}
+        for subscription in list(subscriber.list_subscriptions(request=project, timeout=10)):
+            if subscription.name.endswith(f"-{run}"):
+                subscriber.delete_subscription(request={"subscription": subscription.name}, timeout=10)
+        for topic in list(publisher.list_topics(request=project, timeout=10)):
+            if topic.name.endswith(f"-{run}"):
+                publisher.delete_topic(request={"topic": topic.name}, timeout=10)
 
     def seek(self, subscription: str, epoch_s: float) -> None:
         """Makes every message published since `epoch_s` due again, acknowledged or not."""

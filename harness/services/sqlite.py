@@ -40,6 +40,9 @@ class SqliteServer:
     def make(self, names: Mapping[str, str]) -> None:
         return
 
+    def sweep(self, run: str) -> None:
+        self.remove(self.names(run))
+
     def remove(self, names: Mapping[str, str]) -> None:
         for name in names.values():
             for suffix in ("", "-wal", "-shm", "-journal"):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from staging import Staging
 
 from harness.backends import docker
 from harness.backends.base import Child, Children, OnExit
@@ -15,13 +16,34 @@ from pipelines_under_test.kappa.pipeline import kappa
 
 
 @pytest.fixture(scope="session")
-def sessions() -> Iterator[Callable[[str], Session]]:
+def stagings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Staging]]:
+    """purpose -> services that are there already, for the external backend."""
+    made: dict[str, Staging] = {}
+
+    def staging(purpose: str) -> Staging:
+        if purpose not in made:
+            made[purpose] = Staging(tmp_path_factory.mktemp(purpose))
+        return made[purpose]
+
+    yield staging
+    for each in made.values():
+        each.close()
+
+
+@pytest.fixture(scope="session")
+def endpoints(backend: str, stagings: Callable[[str], Staging]) -> Path | None:
+    """Of services that no other session uses; None for backends that start their own."""
+    return stagings("beside").endpoints if backend == "external" else None
+
+
+@pytest.fixture(scope="session")
+def sessions(stagings: Callable[[str], Staging]) -> Iterator[Callable[[str], Session]]:
     """backend -> the session that all tests on it share."""
     made: dict[str, Session] = {}
 
     def session(backend: str) -> Session:
         if backend not in made:
-            made[backend] = Session(backend)
+            made[backend] = Session(backend, stagings("shared").endpoints if backend == "external" else None)
         return made[backend]
 
     yield session
@@ -29,7 +51,7 @@ def sessions() -> Iterator[Callable[[str], Session]]:
         each.close()
 
 
-@pytest.fixture(scope="session", params=["process", "docker"])
+@pytest.fixture(scope="session", params=["process", "docker", "external"])
 def backend(request: pytest.FixtureRequest) -> str:
     if request.param == "docker" and (reason := docker.why_not()):
         pytest.skip(f"no containers: {reason}")

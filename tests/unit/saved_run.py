@@ -53,6 +53,7 @@ class World:
     schedule: list[dict[str, Any]] = field(default_factory=list)
     assertions: list[dict[str, Any]] = field(default_factory=list)
     expected: dict[str, str] = field(default_factory=dict)
+    services: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.plan = Plan(self.profile, self.seed, self.users, T0_MS, TAG)
@@ -185,7 +186,7 @@ class World:
                 "name": "kappa",
                 "max_quiet_s": 12.0,
                 "late_after_s": self.late_after_s,
-                "services": [],
+                "services": self.services,
                 "workers": [
                     {"name": "converter", "worker": "converter", "reads": "intermediate", "writes": ["published"]}
                 ],

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from saved_run import World
+from saved_run import T0_MS, World
 
 from assertions.base import Assertion, Finding
 from assertions.clock_steady import ClockSteady
@@ -199,13 +199,40 @@ def test_a_service_that_died_by_itself(tmp_path: Path) -> None:
     world = World().happen("service-exit", service="kafka", pid=7, status=137, signal=9, asked=False)
     finding = check(ServicesAlive(), world, tmp_path)
     assert finding.verdict == "inconclusive"
-    assert finding.figures == {"deaths": {"kafka": 1}}
+    assert finding.figures == {"deaths": {"kafka": 1}, "watched": {}}
     assert (finding.examples[0]["at_s"], finding.examples[0]["log"]) == (5.0, "logs/kafka.log")
 
 
 def test_a_service_that_was_killed_on_purpose(tmp_path: Path) -> None:
     world = World().happen("service-exit", service="kafka", pid=7, status=137, signal=9, asked=True)
     assert check(ServicesAlive(), world, tmp_path).verdict == "pass"
+
+
+def existing(*, asked: int, missed: int) -> World:
+    world = World(services=[{"name": "kafka", "kind": "kafka", "existing": True}])
+    return world.happen("service-watch", service="kafka", asked=asked, missed=missed)
+
+
+def test_a_service_that_was_there_before_and_always_answered(tmp_path: Path) -> None:
+    finding = check(ServicesAlive(), existing(asked=60, missed=0), tmp_path)
+    assert (finding.verdict, finding.figures["watched"]) == ("pass", {"kafka": {"asked": 60, "missed": 0}})
+
+
+def test_a_service_that_was_there_before_and_fell_silent(tmp_path: Path) -> None:
+    world = existing(asked=60, missed=4)
+    world.happen("service-away", t=T0_MS / 1000 + 3, service="kafka")
+    world.happen("service-back", t=T0_MS / 1000 + 5, service="kafka")
+    finding = check(ServicesAlive(), world, tmp_path)
+    assert finding.verdict == "inconclusive"
+    assert finding.summary == "the service kafka did not answer, 4 times of 60"
+    assert finding.examples == [{"service": "kafka", "at_s": 3.0, "back_s": 5.0}]
+
+
+@pytest.mark.parametrize("world", [existing(asked=0, missed=0), World(services=existing(asked=1, missed=0).services)])
+def test_a_service_that_was_there_before_and_nobody_watched(tmp_path: Path, world: World) -> None:
+    finding = check(ServicesAlive(), world, tmp_path)
+    assert finding.verdict == "inconclusive"
+    assert "nobody watched the service kafka" in finding.summary
 
 
 @pytest.mark.parametrize(("drift", "verdict"), [(-249, "pass"), (251, "inconclusive"), (-3_600_000, "inconclusive")])

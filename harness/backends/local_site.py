@@ -1,0 +1,66 @@
+"""What every site on this machine has: Toxiproxy and the workers as plain processes on 127.0.0.1."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from faults.base import Container
+from harness.backends.base import Child, Door, Launch, OnExit
+from harness.backends.process import Ports, Processes
+from harness.errors import HarnessFault
+from harness.linkmeter import LinkMeter
+from harness.provision.programs import Program
+from harness.topology import Batch, Pipeline, Worker
+from harness.toxiproxy import ToxiproxyServer
+
+
+class LocalSite:
+    """`doors`: ports that links must have; the others get free ones."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        toxiproxy: Program,
+        processes: Processes,
+        folder: Path,
+        doors: Mapping[str, int] | None = None,
+    ) -> None:
+        self.folder, self.children = folder, processes
+        self._program, self._processes = toxiproxy, processes
+        self._free = Ports()
+        fixed = doors or {}
+        self._doors = {x.name: fixed.get(x.name) or self._free.take() for x in pipeline.links()}
+        addresses = {name: f"127.0.0.1:{port}" for name, port in self._doors.items()}
+        self.doors = {name: Door(address, address, address) for name, address in addresses.items()}
+        self._api = self._free.take()
+        self.toxiproxy = ToxiproxyServer("127.0.0.1", self._api)
+
+    def start_toxiproxy(self, log: Path, on_exit: OnExit) -> Child:
+        argv = [*self._program.start_args("127.0.0.1", self._api), "-proxy-metrics"]
+        return self._processes.spawn(argv, log, on_exit=on_exit)
+
+    def standing_proxies(self) -> list[tuple[str, str, str]]:
+        return []
+
+    def launch(
+        self, instance: str, worker: Worker | Batch, env: Mapping[str, str], log: Path, output: Path | None = None
+    ) -> tuple[Launch, str]:
+        argv = [word.replace("{python}", sys.executable) for word in worker.command]
+        own = {**os.environ, **env} | ({"BATCH_OUTPUT": str(output)} if output is not None else {})
+
+        def start(on_exit: OnExit) -> Child:
+            return self._processes.spawn(argv, log, own, worker.cwd, on_exit)
+
+        return start, " ".join(argv)
+
+    def container(self, instance: str) -> Container:
+        raise HarnessFault(f"{instance} is a process of this machine and no container")
+
+    def meter(self) -> LinkMeter:
+        return LinkMeter(self._doors)
+
+    def close(self) -> None:
+        self._free.close()
