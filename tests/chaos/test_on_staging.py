@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from staging import Staging
 
 from assertions import content, duplicate_rate, no_loss
 from faults import kill, kill_broker, partition, pause
@@ -16,9 +18,6 @@ from harness.session import Session
 from harness.topology import UsageError
 from load.profiles import Steady
 from pipelines_under_test.kappa.pipeline import kappa
-
-sys.path.append(str(Path(__file__).parents[1] / "conformance"))
-from staging import Staging
 
 pytestmark = pytest.mark.chaos
 
@@ -47,13 +46,22 @@ def test_the_same_verdict_as_on_services_of_our_own(staging: Staging, gauntlet_o
 
 def test_a_service_that_dies_in_the_middle_makes_the_run_inconclusive(staging: Staging, gauntlet_out: Path) -> None:
     """Nobody sees its process; that it fell silent is seen, and what it may have lost is not the pipeline's loss."""
-    falling = threading.Timer(8, staging.kill_kafka)
-    back = threading.Timer(10, staging.start_kafka)
+
+    def fall() -> None:
+        time.sleep(3)
+        staging.kill_kafka()
+        time.sleep(1.5)
+        staging.start_kafka()
+
+    falling = threading.Thread(target=fall)
+
+    def listen(record: dict[str, Any]) -> None:
+        if (record["kind"], record.get("stage")) == ("stage", "load"):
+            falling.start()
+
     with Session("external", staging.endpoints) as session:
-        session.stack(kappa)
-        falling.start(), back.start()
-        verdict = session.run(scenario(), gauntlet_out).verdict
-        back.join()
+        verdict = session.run(scenario(), gauntlet_out, [listen]).verdict
+    falling.join()
     assert verdict["verdict"] == "inconclusive"
     alive = next(f for f in verdict["findings"] if f["assertion"] == "services_alive")
     assert alive["verdict"] == "inconclusive"
