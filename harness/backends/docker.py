@@ -1,8 +1,8 @@
 """Containers through testcontainers: what starts them, ends them and tells how they ended.
 
 testcontainers is set up here and nowhere else, before its import (docs/dependencies.md tells why): every address is
-127.0.0.1, also where the harness itself is in a container that shares the host's network, and its own reaper is off
-because ours needs no image.
+127.0.0.1, also where the harness itself is in a container that shares the host's network, and it starts no reaper by
+itself: `Containers` has two, reaper.py everywhere and ryuk.py where it can run.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ import itertools
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from faults.base import Fault
-from harness.backends import images, reaper
+from harness.backends import images, reaper, ryuk
 from harness.backends.base import Child, Exit, OnExit, Site
 from harness.backends.process import Processes, start_time
 from harness.errors import HarnessFault
 from harness.topology import Pipeline, Sqlite, UsageError
 
-LABEL = "gauntlet.owner"
+LABEL = reaper.LABEL
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 #: How long a log may trail the end of its container before the exit is told without its last lines.
 LOG_WITHIN_S = 3.0
@@ -38,7 +39,6 @@ LOG_WITHIN_S = 3.0
 #: Exit statuses above 128 that stand for a signal; others are the program's own.
 _SIGNALS = {int(number) for number in signal.Signals}
 
-os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
 os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
 
@@ -145,7 +145,7 @@ class Containers:
         self._closing = False
         self._creating = 0
         self._reaper = subprocess.Popen(
-            [sys.executable, "-P", reaper.__file__, f"{LABEL}={self.owner}", str(os.getpid())],
+            [sys.executable, "-P", reaper.__file__, self.owner, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -156,6 +156,24 @@ class Containers:
         self._deaf = ""
         self._tellers = ThreadPoolExecutor(8, "container-exit")
         threading.Thread(target=self._listen, name="docker-events", daemon=True).start()
+        self._to_ryuk: socket.socket | None = None
+        #: Done when Ryuk watches too, with None, or with the reason why it does not.
+        self.ryuk: Future[str | None] = Future()
+        if reason := ryuk.why_not(daemon):
+            self.ryuk.set_result(reason)
+        else:  # beside the first containers, which wait for nothing: the reaper watches already
+            threading.Thread(target=self._start_ryuk, name="ryuk", daemon=True).start()
+
+    def _start_ryuk(self) -> None:
+        try:
+            with self._making():
+                port = ryuk.start(self.owner)
+            self._to_ryuk = ryuk.hand_over(port, self.owner, lambda: self._closing)
+            self.ryuk.set_result(None)
+        except Exception as error:  # whatever it is, the run goes on: the reaper watches
+            if not self._closing:
+                print(f"  Ryuk does not watch ({error}); the harness's own reaper does", file=sys.stderr, flush=True)
+            self.ryuk.set_result(str(error))
 
     # -- making ------------------------------------------------------------------------------------------------
 
@@ -420,12 +438,14 @@ class Containers:
         gone = False
         with contextlib.suppress(Exception):
             while not gone and time.monotonic() < deadline:
-                gone = reaper.sweep(self._api, f"{LABEL}={self.owner}") == 0
+                gone = reaper.sweep(self._api, self.owner) == 0
         if self._reaper.stdin is not None:
             with contextlib.suppress(OSError):
                 if gone and not self._creating:
                     self._reaper.stdin.write(reaper.ALL_DONE)  # else it sweeps on until nothing comes any more
                 self._reaper.stdin.close()
+        if self._to_ryuk is not None:
+            self._to_ryuk.close()
         self._reaper.wait(120)
         if self._reaper.stdout is not None:
             self._reaper.stdout.close()
@@ -468,6 +488,7 @@ def _sweep_of_the_dead(api: Any) -> None:
     """Removes what a harness left whose reaper was killed with it."""
     labels = {c["Labels"].get(LABEL, "") for c in api.containers(all=True, filters={"label": LABEL})}
     labels |= {n["Labels"].get(LABEL, "") for n in api.networks(filters={"label": LABEL})}
+    labels |= {c["Labels"].get(reaper.RYUK, "") for c in api.containers(all=True, filters={"label": reaper.RYUK})}
     for owner in labels:
         machine, pid, started = [*owner.rsplit("/", 3), "", ""][:3]
         if machine != _machine():
@@ -477,4 +498,4 @@ def _sweep_of_the_dead(api: Any) -> None:
         except (OSError, ValueError, IndexError):
             alive = False
         if not alive:
-            reaper.sweep(api, f"{LABEL}={owner}")
+            reaper.sweep(api, owner)

@@ -1,11 +1,11 @@
 """The reaper: removes every container, network and volume of a harness that has gone, however it went.
 
-It runs as a process of its own (`python reaper.py LABEL PID`), says "ready" before the harness creates anything, and
+It runs as a process of its own (`python reaper.py OWNER PID`), says "ready" before the harness creates anything, and
 waits for the end of its input or of the process PID: a pipe alone fails where a forked child of the harness holds it.
 Creates that were under way may land after the first sweep, so it sweeps until four in a row find nothing.
 
-Testcontainers' own reaper, Ryuk, is a container that has to be pulled and needs the daemon's socket inside; this one
-needs neither and serves everywhere.
+It needs no image and acts at once, so it watches everywhere. Where it can be had, Ryuk watches beside it (see ryuk.py):
+that one is slower, and survives when this one is killed together with the harness.
 """
 
 from __future__ import annotations
@@ -18,13 +18,21 @@ import sys
 import time
 from typing import Any
 
+#: Whose a container, network or volume is.
+LABEL = "gauntlet.owner"
+#: For whom a Ryuk watches.
+RYUK = "gauntlet.ryuk"
 EMPTY_SWEEPS = 4
 #: What a harness says that has removed everything itself.
 ALL_DONE = b"done\n"
 
 
-def sweep(api: Any, label: str) -> int:
-    """Removes what carries the label; how much was there."""
+def sweep(api: Any, owner: str) -> int:
+    """Removes what is the owner's, and then its Ryuk; how much was there."""
+    return _sweep(api, f"{LABEL}={owner}") + _sweep(api, f"{RYUK}={owner}")
+
+
+def _sweep(api: Any, label: str) -> int:
     import docker.errors
 
     filters = {"label": label}
@@ -44,7 +52,7 @@ def sweep(api: Any, label: str) -> int:
 
 
 def main() -> None:
-    label, harness = sys.argv[1], int(sys.argv[2])
+    owner, harness = sys.argv[1], int(sys.argv[2])
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
@@ -62,7 +70,7 @@ def main() -> None:
     empty, deadline = 0, time.monotonic() + 120
     while empty < EMPTY_SWEEPS and time.monotonic() < deadline:
         try:
-            empty = empty + 1 if sweep(api, label) == 0 else 0
+            empty = empty + 1 if sweep(api, owner) == 0 else 0
         except Exception:  # the daemon may be busy or away for a moment; nobody is left to tell
             empty = 0
         time.sleep(0.25)

@@ -1,0 +1,120 @@
+"""What a benchmark is, how its sides are measured, and what a series of figures comes to."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+LEAST_ROUNDS = 5
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the things that are compared; `measure` does it once and returns the figure, in the benchmark's unit."""
+
+    name: str
+    measure: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """`peer` names the side by which the others are divided. `most`, if any, is what `limited` sides may come to.
+
+    `notes` (what the figures depend on) are told with them.
+    """
+
+    name: str
+    title: str
+    unit: str
+    sides: Sequence[Side]
+    peer: str
+    most: float | None = None
+    limited: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    median: float
+    least: float
+    most: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Result:
+    name: str
+    title: str
+    unit: str
+    peer: str
+    figures: Mapping[str, Sequence[float]]
+    most: float | None = None
+    limited: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    machine: Mapping[str, Any] = field(default_factory=dict)
+
+    def ratio(self, side: str) -> float:
+        """Of the medians: the side to the peer."""
+        return summary(self.figures[side]).median / summary(self.figures[self.peer]).median
+
+    def too_much(self) -> list[str]:
+        """The limited sides that were over the limit, were it only once."""
+        return [s for s in self.limited if self.most is not None and max(self.figures[s]) > self.most]
+
+
+def summary(figures: Sequence[float]) -> Summary:
+    """Raises ValueError for no figures."""
+    if not figures:
+        raise ValueError("there are no figures to sum up")
+    return Summary(statistics.median(figures), min(figures), max(figures), len(figures))
+
+
+def measure(benchmark: Benchmark, rounds: int, tell: Tell) -> Result:
+    """Alternates: each round has every side once, each round beginning with another side, so that no side has the
+    colder or the busier machine to itself."""
+    before = machine()
+    figures: dict[str, list[float]] = {side.name: [] for side in benchmark.sides}
+    for number in range(rounds):
+        turn = number % len(benchmark.sides)
+        for side in [*benchmark.sides[turn:], *benchmark.sides[:turn]]:
+            value = side.measure()
+            figures[side.name].append(round(value, 3))
+            tell(f"{benchmark.name} {number + 1}/{rounds}: {side.name}: {value:.2f} {benchmark.unit}")
+    return Result(
+        benchmark.name,
+        benchmark.title,
+        benchmark.unit,
+        benchmark.peer,
+        figures,
+        benchmark.most,
+        benchmark.limited,
+        benchmark.notes,
+        before,
+    )
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "processor": _processor(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load_before": round(os.getloadavg()[0], 1),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()

@@ -1,0 +1,53 @@
+"""How results are written: as a table for people, between the markers of docs/performance.md, and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from benchmarks.measure import Result, summary
+
+
+def table(result: Result) -> str:
+    """In Markdown: the figures, and beneath them the machine and what they depend on."""
+    lines = [
+        f"| {result.title} | median | least | most | runs | to the peer |",
+        "|---|---|---|---|---|---|",
+    ]
+    for side, figures in result.figures.items():
+        s = summary(figures)
+        values = " | ".join(f"{v:.2f} {result.unit}" for v in (s.median, s.least, s.most))
+        ratio = "1 (the peer)" if side == result.peer else f"{result.ratio(side):.2f}"
+        lines.append(f"| {side} | {values} | {s.runs} | {ratio} |")
+    lines.append("")
+    if result.most is not None:
+        over = result.too_much()
+        verdict = f"**over it: {', '.join(over)}**" if over else "kept in every run"
+        lines.append(f"Limit for {' and '.join(result.limited)}: {result.most:g} {result.unit}; {verdict}.")
+    lines.append(f"Machine: {', '.join(_words(result.machine))}.")
+    lines += [f"{note}." for note in result.notes]
+    return "\n".join(lines)
+
+
+def _words(machine: object) -> list[str]:
+    m = dict(machine)  # type: ignore[call-overload]
+    words = [f"{m['cores']} cores ({m['processor']})", f"{m['memory_gib']} GiB", m["system"], f"Python {m['python']}"]
+    return [*words, f"load average before {m['load_before']}"]
+
+
+def put(page: str, name: str, text: str) -> str:
+    """The page with `text` between the markers of a benchmark. Raises ValueError where it has none."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    before, found, rest = page.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        raise ValueError(f"the page has no lines {begin.strip()!r} and {end!r} to write between")
+    return f"{before}{begin}\n{text}\n\n{end}{after}"
+
+
+def save(result: Result, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result.name}.json"
+    path.write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+    return path
