@@ -25,6 +25,8 @@ from harness.store import SavedRun
 
 #: How long after an event was counted its worker may still wait for an answer, or not have acknowledged it, in seconds.
 ANSWER_S = 1.0
+#: A worker that counted more than this share of the events that came to it twice does not deduplicate.
+DEDUPLICATES = 0.9
 
 
 def classes(run: SavedRun, hop: str) -> list[Class]:
@@ -187,10 +189,17 @@ def _at_sink(run: SavedRun, sink: str) -> Iterator[Class]:
     last = step.before if step.before in ways.path(run) else None
     many = np.zeros(len(places), dtype=bool)
     if last is not None:
-        many = ways.seen_at(run, last).copies[places] > 1
-        yield from _on_path(
-            run, last, places[many], f", and {step.worker or sink} counted each copy: it did not deduplicate"
+        copies = ways.seen_at(run, last).copies
+        stand_twice = int((copies[run.settled().must_arrive] > 1).sum())
+        many = copies[places] > 1
+        if many.sum() < DEDUPLICATES * stand_twice:
+            # It does deduplicate. What it counted twice all the same while something was going on there, it counted again.
+            many &= ~_disturbed(run, step, places)
+        note = (
+            f", and {step.worker or sink} counted {many.sum():,} of the {stand_twice:,} events that stand in {last} more "
+            "than once more than once"
         )
+        yield from _on_path(run, last, places[many], note)
     if (~many).any():
         yield from _recounted(run, step, places[~many])
     if found.doubled:
@@ -202,12 +211,13 @@ def _at_sink(run: SavedRun, sink: str) -> Iterator[Class]:
         )
 
 
-def _recounted(run: SavedRun, step: Step, places: np.ndarray) -> Iterator[Class]:
-    came, _ = exposure(run, step, places)
-    order = np.argsort(came, kind="stable")
-    places, came = places[order], came[order]
+def _around(
+    run: SavedRun, step: Step, places: np.ndarray
+) -> tuple[list[tuple[c.End, np.ndarray]], list[tuple[FaultWindow, np.ndarray]]]:
+    """The ends of the sink's worker, and the faults on it, with which of these events were counted around them."""
+    came, passed = exposure(run, step, places)
     counted = ways.first_counted(run)
-    until = (exposure(run, step, places)[1] if counted is None else np.fmax(counted[places], came)) + ANSWER_S
+    until = (passed if counted is None else np.fmax(counted[places], came)) + ANSWER_S
     ends = [(end, (came - c.SLACK_S <= end.at) & (until >= end.at)) for end in c.ends(run, step)]
     forced = c.overlapping(c.in_force(run, step), came, until)
     # A seek delivers again what was published before it.
@@ -216,6 +226,17 @@ def _recounted(run: SavedRun, step: Step, places: np.ndarray) -> Iterator[Class]
         if back:
             mask = (came >= window.start - back - c.SLACK_S) & (came <= window.end)
             forced = [(w, m) for w, m in forced if w is not window] + ([(window, mask)] if mask.any() else [])
+    return ends, forced
+
+
+def _disturbed(run: SavedRun, step: Step, places: np.ndarray) -> np.ndarray:
+    ends, forced = _around(run, step, places)
+    return np.any([np.zeros(len(places), dtype=bool), *(m for _, m in ends), *(m for _, m in forced)], axis=0)  # type: ignore[no-any-return]
+
+
+def _recounted(run: SavedRun, step: Step, places: np.ndarray) -> Iterator[Class]:
+    places = places[np.argsort(exposure(run, step, places)[0], kind="stable")]
+    ends, forced = _around(run, step, places)
     left = np.ones(len(places), dtype=bool)
     for end, mask in ends:
         held = left & mask
@@ -231,7 +252,14 @@ def _recounted_as(
     run: SavedRun, step: Step, places: np.ndarray, end: c.End | None, windows: tuple[FaultWindow, ...]
 ) -> Class:
     n = len(places)
-    begin = f"{all_or_so_many(n, n)} {was(n)} in {step.before} once and {was(n)} counted more than once"
+    begin = f"{all_or_so_many(n, n)} {was(n)} counted more than once"
+    if step.before in ways.path(run):
+        twice = int((ways.seen_at(run, step.before).copies[places] > 1).sum())
+        begin += (
+            f" and {was(n)} in {step.before} once"
+            if not twice
+            else f" ({twice:,} of them stand in {step.before} more than once)"
+        )
     told = []
     if end is not None:
         told.append(
@@ -244,7 +272,7 @@ def _recounted_as(
     how = (
         "whether it was delivered again or its write was repeated no tap can see"
         if n == 1
-        else ("whether they were delivered again or their writes were repeated no tap can see")
+        else "whether they were delivered again or their writes were repeated no tap can see"
     )
     before = ways.seen_at(run, str(step.before)) if step.before in ways.path(run) else None
     if before is not None and before.offset is not None:

@@ -8,7 +8,7 @@ which nine-digit pseudo-random weights do by chance about once in a thousand mil
    (counted once a message), both.
 2. Every choice of so many events of the cell, where there are at most `MOST_CHOICES` of them. One that fits is taken as
    what happened; none that fits proves that something else did: an event is missing beside the doubled ones, say.
-3. A run of so many consecutive events (a killed worker loses what it held), where only the sink shows a loss.
+3. A run of so many consecutive events: a killed worker loses what it held, a repeated write counts again what it wrote.
 4. What was found in other cells: an event is in one cell of every dimension and window, so a hot cell is often decided
    by the small cells that it is made of.
 
@@ -278,43 +278,64 @@ class _Search:
         self.refuted |= ~self.found & (self.excess == 1)
 
     def runs(self) -> None:
-        """A run of consecutive events that is lost as a whole, in the order in which they came to the sink's step."""
-        m = self.members
-        for cell in np.flatnonzero(~self.found & (self.excess < -1)).tolist():
-            inside = m.of(cell)
-            order, many = np.argsort(m.at[inside], kind="stable"), int(-self.excess[cell])
-            if len(order) < many:
-                continue
-            sums = np.concatenate([[0], np.cumsum(m.weight[inside][order])])
-            starts = np.flatnonzero(sums[many:] - sums[:-many] == -self.residue[cell])
-            if len(starts) == 1:
-                self._take(cell, "run", order[starts[0] : starts[0] + many].tolist(), ())
+        """A run of consecutive events that is lost, or counted again, as a whole: what a worker held, or wrote at once, in
+        the order in which it came to the sink's step."""
+        for cell in np.flatnonzero(~self.found & (np.abs(self.excess) > 1)).tolist():
+            inside = self.members.of(cell)
+            self._run(
+                cell, "run", np.arange(inside.stop - inside.start), int(self.excess[cell]), int(self.residue[cell])
+            )
+
+    def _run(
+        self, cell: int, by: str, among: np.ndarray, excess: int, residue: int, known: np.ndarray | None = None
+    ) -> bool:
+        m, inside, many = self.members, self.members.of(cell), abs(excess)
+        if not 0 < many <= len(among):
+            return False
+        order = among[np.argsort(m.at[inside][among], kind="stable")]
+        sums = np.concatenate([[0], np.cumsum(m.weight[inside][order])])
+        starts = np.flatnonzero(sums[many:] - sums[:-many] == (residue if excess > 0 else -residue))
+        if len(starts) != 1:
+            return False
+        run = order[starts[0] : starts[0] + many].tolist()
+        lost, doubled = ([], run) if excess > 0 else (run, [])
+        self._take(cell, by, lost, doubled, known)
+        return True
 
     def from_other_cells(self, events: int) -> bool:
-        """Puts together what is known from the cells that were found. Whether that found another one."""
+        """Puts together what is known from the cells that were found: what they show changed is taken as changed here, too,
+        and what they show unchanged is no candidate. Whether that found another one."""
         if self.found.all() or not self.found.any():
             return False
         m = self.members
-        known = np.zeros(events, dtype=np.int64)
-        rows = np.flatnonzero(self.found[m.cell] & (self.change != 0))
+        known, settled = np.zeros(events, dtype=np.int64), np.zeros(events, dtype=bool)
+        rows = np.flatnonzero(self.found[m.cell])
+        settled[m.place[rows]] = True
+        rows = rows[self.change[rows] != 0]
         known[m.place[rows]] = self.change[rows]
         before = int(self.found.sum())
         self.guess("other cells", known[m.place])
         for cell in np.flatnonzero(~self.found).tolist():
             inside = m.of(cell)
-            mine = known[m.place[inside]]
-            if not mine.any():
-                continue
+            mine, open_ = known[m.place[inside]], np.flatnonzero(~settled[m.place[inside]])
             excess = int(self.excess[cell] - mine.sum())
             residue = int(self.residue[cell] - (mine * m.weight[inside]).sum())
+            if self._run(cell, "other cells", open_, excess, residue, mine):
+                continue
             for lost, doubled in _combinations(excess):
-                choices = _choices(inside.stop - inside.start, lost, doubled)
+                choices = _choices(len(open_), lost, doubled)
                 if choices > min(MOST_CHOICES, self.budget):
                     continue
                 self.budget -= choices
-                fit = _fitting(m.weight[inside], m.base[inside], lost, doubled, residue)
+                fit = _fitting(m.weight[inside][open_], m.base[inside][open_], lost, doubled, residue)
                 if fit is not None:
-                    self._take(cell, "other cells", *fit, known=mine)
+                    self._take(
+                        cell,
+                        "other cells",
+                        open_[np.array(fit[0], dtype=np.int64)].tolist(),
+                        open_[np.array(fit[1], dtype=np.int64)].tolist(),
+                        known=mine,
+                    )
                     break
         return int(self.found.sum()) > before
 
