@@ -108,7 +108,8 @@ def exposure(run: SavedRun, step: Step, places: np.ndarray) -> tuple[np.ndarray,
         done = c.committed_first(run, step, before.partition[places], before.offset[places])
         return came, np.where(np.isfinite(done), done, came) + HOLDS_S
     passed = np.full(len(places), np.inf)
-    through = np.flatnonzero(~np.isnan(after) & ~np.isnan(before.last))
+    # What came there twice says nothing of when it was dealt with: its second copy follows long after it was through.
+    through = np.flatnonzero(~np.isnan(after) & (before.copies == 1))
     line = before.last if before.offset is None else before.offset.astype(np.float64)
     lane = before.partition if before.partition is not None else np.zeros(len(before.last), dtype=np.int32)
     for number in np.unique(lane[places]):

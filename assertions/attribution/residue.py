@@ -166,10 +166,16 @@ def _members(run: SavedRun, wrong: pl.DataFrame, due: np.ndarray) -> _Members:
                     **{f: getattr(columns, f)[places].astype(np.int64) for f in kind.key},
                 }
             )
-            found.append(events.join(cells, on=["window_start_ms", *kind.key], how="inner").select("cell", "place"))
+            found.append(
+                events.join(cells, on=["window_start_ms", *kind.key], how="inner", maintain_order="left").select(
+                    "cell", "place"
+                )
+            )
     schema = {"cell": pl.Int64, "place": pl.Int64}
-    frame = pl.concat([pl.DataFrame(schema=schema), *found]).sort("cell", "place")
-    cell, place = frame["cell"].to_numpy(), frame["place"].to_numpy()
+    frame = pl.concat([pl.DataFrame(schema=schema), *found])
+    # Of one cell they are all from one join, in the order of their places.
+    order = np.argsort(frame["cell"].to_numpy(), kind="stable")
+    cell, place = frame["cell"].to_numpy()[order], frame["place"].to_numpy()[order]
     bounds = np.searchsorted(cell, np.arange(wrong.height + 1))
     way = ways.path(run)
     at = columns.created_ms / 1000
