@@ -20,6 +20,7 @@ from assertions.attribution import residue, ways
 from assertions.attribution.classes import Class, all_or_so_many, at_s, was, window_told
 from assertions.attribution.lost import by_faults, exposure
 from assertions.attribution.ways import Step
+from assertions.base import counted_noun
 from harness.settlement import FaultWindow
 from harness.store import SavedRun
 
@@ -196,8 +197,8 @@ def _at_sink(run: SavedRun, sink: str) -> Iterator[Class]:
             # It does deduplicate. What it counted twice all the same while something was going on there, it counted again.
             many &= ~_disturbed(run, step, places)
         note = (
-            f", and {step.worker or sink} counted {many.sum():,} of the {stand_twice:,} events that stand in {last} more "
-            "than once more than once"
+            f", and of the {counted_noun(stand_twice, 'event')} that came to {last} more than once "
+            f"{step.worker or sink} counted {many.sum():,} again"
         )
         yield from _on_path(run, last, places[many], note)
     if (~many).any():

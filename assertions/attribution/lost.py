@@ -148,25 +148,27 @@ def _in_hand(
     n, committed, open_ = len(places), int((state == c.COMMITTED).sum()), int((state == c.NOT_COMMITTED).sum())
     worker, at = str(step.worker), at_s(run, end.at)
     before = ways.seen_at(run, str(step.before))
-    if committed:
+    alone = len(step.instances) == 1
+    it = worker if alone else end.instance
+    if committed and alone:
         cause = (
             f"{all_or_so_many(committed, n)} {was(committed)} in {_whose(worker)} hands when it {end.how} at {at}; "
             f"{_offsets(committed, committed)} had been committed by then, {_before_through(step, committed)}"
         )
         if committed < n:
-            cause += f"; {_rest(n, open_, n - committed - open_, worker)}"
+            cause += f"; {_rest(n, 0, open_, n - committed - open_, worker)}"
     elif before.offset is None:
         gap = float(np.max(end.at - before.last[places]))
         gap_told = f"up to {gap:.1f} s before" if gap >= 0.05 else "just before"
         cause = (
-            f"{all_or_so_many(n, n)} {was(n)} published at {step.before} {gap_told} {worker} {end.how} at {at}, "
-            f"and what came after was through only later; whether {_it(n)} {was(n)} acknowledged, or delivered again, "
-            "no tap can see"
+            f"{all_or_so_many(n, n)} came to {step.before} {gap_told} {it} {end.how} at {at}, and what came after "
+            f"{_them(n)} was through only later; whether {_it(n)} {was(n)} acknowledged, or delivered again, no tap can see"
         )
     else:
+        # Of several processes, which of them had an event in its hands is not known.
         cause = (
-            f"{all_or_so_many(n, n)} had come to {step.before} and {was(n)} not through when {worker} {end.how} at {at}; "
-            f"{_rest(n, open_, n - open_, worker)}"
+            f"{all_or_so_many(n, n)} had come to {step.before} and {was(n)} not through when {it} {end.how} at {at}; "
+            f"{_rest(n, committed, open_, n - committed - open_, worker)}"
         )
     faults = [w for w in (end.fault, *also) if w is not None]
     observed = None if (state == c.UNKNOWN).all() else committed
@@ -177,8 +179,10 @@ def _before_through(step: Step, n: int) -> str:
     return f"before {_it(n)} reached {step.after}, so {step.before} was not read again from there"
 
 
-def _rest(n: int, open_: int, unknown: int, worker: str) -> str:
+def _rest(n: int, committed: int, open_: int, unknown: int, worker: str) -> str:
     parts = []
+    if committed:
+        parts.append(f"{_offsets(committed, n)} had been committed by then")
     if open_:
         parts.append(
             f"{_offsets(open_, n)} had not been committed by then, so {worker} was to read {_them(open_)} again and did not "
