@@ -7,7 +7,8 @@ which nine-digit pseudo-random weights do by chance about once in a thousand mil
 1. The guesses: the events that the sink's own rows do not show (lost), the copies that the last hop of the path holds
    (counted once a message), both.
 2. Every choice of so many events of the cell, where there are at most `MOST_CHOICES` of them. One that fits is taken as
-   what happened; none that fits proves that something else did: an event is missing beside the doubled ones, say.
+   what happened; none that fits proves that something else did: an event is missing beside the doubled ones, say. Where
+   there are more: one or two events, however often each.
 3. A run of so many consecutive events: a killed worker loses what it held, a repeated write counts again what it wrote.
 4. What was found in other cells: an event is in one cell of every dimension and window, so a hot cell is often decided
    by the small cells that it is made of.
@@ -93,6 +94,7 @@ def _explain(run: SavedRun) -> Explained:
     for by, change in _guesses(run, due):
         search.guess(by, change[members.place])
     search.choose()
+    search.again_and_again()
     search.runs()
     while search.from_other_cells(len(run.events)):
         pass
@@ -282,6 +284,30 @@ class _Search:
         change[rows] = off[rows]
         self.guess("choice", change)
         self.refuted |= ~self.found & (self.excess == 1)
+
+    def again_and_again(self) -> None:
+        """One event, or two, that make up all of what a cell holds too much, however often each."""
+        m = self.members
+        for cell in np.flatnonzero(~self.found & (self.excess > 2)).tolist():
+            weights, many = m.weight[m.of(cell)], int(self.excess[cell])
+            if not len(weights) or len(weights) * many > MOST_CHOICES:
+                continue
+            order = np.argsort(weights, kind="stable")
+            for times in range(many, 0, -1):
+                left = int(self.residue[cell]) - times * weights
+                if times == many:
+                    hits = np.flatnonzero(left == 0)
+                    if len(hits):
+                        self._take(cell, "choice", (), [int(hits[0])] * many)
+                        break
+                    continue
+                wanted, rest = np.divmod(left, many - times)
+                at = np.minimum(np.searchsorted(weights[order], wanted), len(weights) - 1)
+                hits = np.flatnonzero((rest == 0) & (weights[order[at]] == wanted))
+                if len(hits):
+                    other = int(order[at[hits[0]]])
+                    self._take(cell, "choice", (), [int(hits[0])] * times + [other] * (many - times))
+                    break
 
     def runs(self) -> None:
         """A run of consecutive events that is lost, or counted again, as a whole: what a worker held, or wrote at once, in
