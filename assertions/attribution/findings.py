@@ -11,7 +11,9 @@ import polars as pl
 from assertions.attribution import doubled, lost, ways
 from assertions.attribution.classes import MOST_CLASSES, Class, told
 from assertions.base import Finding
+from harness.errors import HarnessFault
 from harness.store import NotObserved, SavedRun
+from harness.topology import UsageError
 
 #: Which classes belong to a finding.
 Find = Callable[[SavedRun], Sequence[Class]]
@@ -36,6 +38,8 @@ def explain(finding: Finding, run: SavedRun, find: Find) -> Finding:
         listed = [one.to_json(run) for one in classes[:MOST_CLASSES]]
     except NotObserved as reason:
         return _with(finding, attribution=[], attribution_error=str(reason))
+    except (UsageError, HarnessFault):  # a damaged folder has no verdict
+        raise
     except Exception as error:  # a verdict that stands must not be lost for want of its explanation
         return _with(finding, attribution=[], attribution_error=f"it failed: {error!r}")
     summary = finding.summary

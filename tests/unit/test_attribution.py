@@ -610,6 +610,17 @@ def test_what_keeps_it_from_being_made_changes_no_verdict(tmp_path: Path, monkey
         assert (finding.figures["attribution"], finding.figures["attribution_error"]) == ([], told)
 
 
+def test_a_file_of_commits_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
+    world = Fire()
+    world.plant("lost", "published", "kill")
+    world.commit("intermediate", until=3.0)
+    folder = world.write(tmp_path)
+    folder.commits.write_bytes(b"torn")
+    folder.seal()
+    with pytest.raises(DamagedRun, match="commits.parquet"):
+        no_loss().check(SavedRun.load(folder.path))
+
+
 def test_a_publish_time_ahead_of_the_tap_is_not_believed(tmp_path: Path) -> None:
     run = World().save(tmp_path)
     frame = run.hop("published").with_columns(pl.col("created_ms") + 60_000)
