@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
+from assertions import attribution
 from assertions import cells as sink_cells
 from assertions.base import (
     MOST_EXAMPLES,
@@ -50,7 +51,8 @@ class DuplicateRate:
         hop, messages, events (distinct; at the sink: counted and must arrive), extra (messages beyond the first of
         their event), rate, least, most, confidence, low and high (the interval), doubled (distinct events with more
         than one message), copies (the most messages of one event); at the sink instead of the last two: cells,
-        cells_too_high, undecided_cells; events_needed where the interval straddles the bound
+        cells_too_high, undecided_cells; events_needed where the interval straddles the bound; attribution: where and
+        why, by class (see `attribution`)
     Examples
         at a hop: event, copies, seen_s (of the first copies, after the load's start), the most copied first
         at the sink: the cell with its expected and counted count and weight, the greatest surplus first, and
@@ -81,9 +83,8 @@ class DuplicateRate:
     @observed
     def check(self, run: SavedRun) -> Finding:
         run.settled()
-        if self.hop == run.sink:
-            return self._at_sink(run)
-        return self._at_hop(run)
+        found = self._at_sink(run) if self.hop == run.sink else self._at_hop(run)
+        return attribution.explain(found, run, lambda run: attribution.of_duplicates(run, self.hop))
 
     def _at_hop(self, run: SavedRun) -> Finding:
         # The order matters: a wrong name is told as such before anything is said about its tap.

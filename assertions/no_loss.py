@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
+from assertions import attribution
 from assertions import cells as sink_cells
+from assertions.attribution import residue
 from assertions.base import (
     MOST_EXAMPLES,
     Finding,
@@ -32,8 +34,9 @@ class NoLoss:
 
     A loss is: an event that is in the source log and not at a path hop; a cell of the sink that counts less than the
     generator says, or as much with another weight (an event is missing and another counted in its place), or more with
-    a weight that no own event of the cell explains (the same, beside a duplicate); a poison event that is in no
-    dead-letter hop; a sound event that is in one.
+    a weight that no choice of doubled events of its own explains (the same, beside duplicates); a poison event that is
+    in no dead-letter hop; a sound event that is in one. Where a cell counts so much too much that a loss could hide
+    behind its duplicates and nothing decides it, the finding is inconclusive.
 
     Judged hop by hop: what was found at a hop whose tap is not certified is inconclusive, whatever it is, and so is
     everything where the source's own tap is not.
@@ -44,8 +47,10 @@ class NoLoss:
         hops             per path hop: events (distinct, that must arrive), missing, certified
         sink             cells, short_cells (count too low), short_events (by how many, in the dimension and window
                          where it is most), masked_cells (count right, weight wrong), unexplained_cells (count too
-                         high, by a weight that no event of the cell has), certified; null without a sink
+                         high, by a weight that doubled events of the cell cannot have), undecided_cells (count too high
+                         by more events than can be told apart), certified; null without a sink
         poison           planted, dead_lettered, missing, wrongly_dead_lettered
+        attribution      where and why, by class: see `attribution`
     Examples
         lost events: event, lost_at (the first hop that lacks it), last_seen_at, due_s (after the load's start), key
         cells: the cell, expected and counted count and weight, and `likely_event` where one event explains it
@@ -60,6 +65,9 @@ class NoLoss:
 
     @observed
     def check(self, run: SavedRun) -> Finding:
+        return attribution.explain(self._found(run), run, attribution.of_losses)
+
+    def _found(self, run: SavedRun) -> Finding:
         settled = run.settled()
         must = settled.must_arrive
         events = int(must.sum())
@@ -148,7 +156,7 @@ class NoLoss:
         short = frame.filter(pl.col("excess") < 0).sort("excess", *sink_cells.CELL)
         masked = frame.filter((pl.col("excess") == 0) & (pl.col("residue") != 0) & ~pl.col("undecided"))
         masked = masked.sort(sink_cells.CELL)
-        unexplained = _unexplained(run, frame.filter((pl.col("excess") > 0) & ~pl.col("undecided")))
+        unexplained, undecided = _unexplained(run, frame.filter((pl.col("excess") > 0) & ~pl.col("undecided")))
         short_events = sink_cells.most_of_any_group(short.with_columns(lacking=-pl.col("excess")), "lacking")
         figures |= {
             "cells": frame.height,
@@ -156,6 +164,7 @@ class NoLoss:
             "short_events": short_events,
             "masked_cells": masked.height,
             "unexplained_cells": unexplained.height,
+            "undecided_cells": undecided.height,
         }
         verdict: Any = "inconclusive" if parts else "violation"
         if short.height:
@@ -182,7 +191,15 @@ class NoLoss:
                     "own cannot add up to: an event is missing beside them, or was counted in the wrong cell",
                 )
             )
-        wrong = [short, masked, unexplained]
+        if undecided.height:
+            parts.append(
+                Part(
+                    "inconclusive",
+                    f"a loss may hide behind the duplicates in {counted_noun(undecided.height, 'cell')} of {sink}: so many "
+                    "events were counted too often there that their weights cannot be told apart",
+                )
+            )
+        wrong = [short, masked, unexplained, undecided]
         return parts, figures, mixed(*(sink_cells.described(run, bad, MOST_EXAMPLES) for bad in wrong))
 
     @staticmethod
@@ -226,24 +243,26 @@ class NoLoss:
         return parts, figures, examples, seen
 
 
-def _unexplained(run: SavedRun, too_much: pl.DataFrame) -> pl.DataFrame:
-    """Of the cells that count too much, those whose surplus of weight is not that of as many events of the plan.
+def _unexplained(run: SavedRun, too_much: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Of the cells that count too much: those whose surplus of weight is not that of as many events of the plan, and those
+    of which nobody can say.
 
-    Exact for a surplus of one, which must be the weight of an event of that very cell; for more, only the range in
-    which the sum of so many weights must lie (which events add up to it is a knapsack).
+    A surplus of one must be the weight of an event of that very cell. For more, the sum must lie in the range of so many
+    weights, and `attribution.residue` must find events that have it: which add up to it is a knapsack, and where there
+    are too many to choose from, one that fits proves nothing.
     """
     if too_much.is_empty():
-        return too_much
+        return too_much, too_much
     asked = too_much.with_columns(weight=pl.col("residue"))
     named = sink_cells.bearers(run, asked.filter(pl.col("excess") == 1).select([*sink_cells.CELL, "weight"]))
     least, most = int(run.columns().weight.min()), int(run.columns().weight.max())
     wrong_one = asked.filter(pl.col("excess") == 1).join(named, on=sink_cells.CELL, how="anti")
-    wrong_many = asked.filter(
-        (pl.col("excess") > 1)
-        & ((pl.col("residue") < least * pl.col("excess")) | (pl.col("residue") > most * pl.col("excess")))
-    )
-    return (
-        pl.concat([wrong_one, wrong_many])
-        .drop("weight")
-        .sort("excess", *sink_cells.CELL, descending=[True] + [False] * 4)
-    )
+    out_of_range = (pl.col("residue") < least * pl.col("excess")) | (pl.col("residue") > most * pl.col("excess"))
+    many = residue.explained(run).state_of(asked.filter(pl.col("excess") > 1))
+    wrong_many = many.filter(out_of_range | (pl.col("state") == residue.LOSSY)).drop("state")
+    undecided = many.filter(~out_of_range & (pl.col("state") == residue.UNDECIDED)).drop("state", "weight")
+
+    def worst(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.sort("excess", *sink_cells.CELL, descending=[True] + [False] * 4)
+
+    return worst(pl.concat([wrong_one, wrong_many]).drop("weight")), worst(undecided)

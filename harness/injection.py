@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from faults.base import Container, Fault, Observations
@@ -26,6 +26,8 @@ class LiveSystem:
         self._pipeline, self._stack, self._supervisor = pipeline, stack, supervisor
         self._history, self._names = history, names
         self.ending = threading.Event()
+        #: called with a worker's name when one of its processes has ended and is about to be started again
+        self.before_return: Callable[[str], None] = lambda worker: None
 
     def now(self) -> float:
         return self._history.clock.now()
@@ -40,6 +42,8 @@ class LiveSystem:
         self._supervisor.hold(instance)
 
     def release_worker(self, instance: str) -> None:
+        self._supervisor.wait_ended(instance)
+        self.before_return(self._pipeline.instances()[instance].name)
         self._supervisor.release(instance)
 
     def wait_worker_back(self, instance: str, not_pid: int) -> Observations:

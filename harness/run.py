@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from assertions import attribution
 from assertions.base import Assertion
 from assertions.judge import judge
 from harness import draining, versions
@@ -26,13 +27,13 @@ from harness.backends.process import Processes
 from harness.errors import HarnessFault, NothingArrives, last_lines
 from harness.history import History, Listener
 from harness.injection import Injection, LiveSystem
-from harness.sampling import Sampler
+from harness.sampling import AskCommitted, Sampler
 from harness.scenario import Scenario
 from harness.services.base import SinkResult, Tap, TapResult
 from harness.stack import Stack
 from harness.store import RunFolder, SavedRun
 from harness.supervisor import Supervisor
-from harness.topology import Pipeline
+from harness.topology import KafkaHop, Pipeline
 from harness.watching import Watch
 
 #: How long the first event may take to the last hop.
@@ -67,7 +68,8 @@ class Run:
         self.supervisor = Supervisor(stack.site.children, history)
         self.taps: dict[str, Tap] = {}
         self.system = LiveSystem(self.pipeline, stack, self.supervisor, history, self.names)
-        self.sampler = Sampler(stack.site.meter(), self.taps, history)
+        self.sampler = Sampler(stack.site.meter(), self.taps, history, self._groups())
+        self.system.before_return = self.sampler.before_return
         self.watch = Watch({s: partial(stack.ask, s) for s in stack.site.existing if s in stack.servers}, history)
         self.injection = Injection(scenario.faults, self.system, self.pipeline, history)
         self.load_child: Child | None = None
@@ -85,6 +87,18 @@ class Run:
             yield
         finally:
             self.timing[name.replace("-", "_")] = round(time.monotonic() - start, 3)
+
+    def _groups(self) -> dict[tuple[str, str], AskCommitted]:
+        """How to ask what each worker's consumer group has committed at the hop that it reads."""
+        found: dict[tuple[str, str], AskCommitted] = {}
+        for worker in self.pipeline.workers:
+            if worker.group and worker.reads:
+                hop = self.pipeline.hop(worker.reads)
+                if isinstance(hop, KafkaHop):
+                    server: Any = self.stack.servers[hop.service]
+                    group, topic = self.names[worker.group], self.names[hop.topic]
+                    found[worker.name, hop.name] = partial(_ask_committed, server, group, topic)
+        return found
 
     def _meta(self) -> dict[str, Any]:
         """What was asked: all that `check` needs beside what was observed."""
@@ -345,7 +359,9 @@ class Run:
         self.sampler.record_machine(self.folder.path)
         self.save_logs()
         run = SavedRun.open_unsealed(self.folder.path)
-        return judge(run)
+        verdict = judge(run)
+        attribution.keep(run)
+        return verdict
 
     def store(self, verdict: dict[str, Any]) -> None:
         verdict["timing"] = {
@@ -392,6 +408,10 @@ class Run:
     def _stop_load(self) -> None:
         if self.load_child is not None and self.load_exit is None:
             self.processes.stop([self.load_child.pid], 3)
+
+
+def _ask_committed(server: Any, group: str, topic: str, who: str, within_s: float) -> Mapping[int, int] | None:
+    return server.committed(who, group, topic, within_s)  # type: ignore[no-any-return]
 
 
 def waited_since(history: History) -> float:
@@ -480,7 +500,9 @@ def judge_again(path: Path, assertions: Sequence[Assertion], expected: Mapping[s
     folder.manifest.unlink()
     named = [{"assertion": a.name, "params": a.params()} for a in assertions]
     folder.write_json("run.json", {**saved.meta, "assertions": named, "expected": dict(expected)})
-    verdict = judge(SavedRun.open_unsealed(path))
+    run = SavedRun.open_unsealed(path)
+    verdict = judge(run)
+    attribution.keep(run)
     verdict["timing"] = json.loads(folder.verdict.read_text())["timing"]
     _write_answers(folder, verdict)
     folder.seal()

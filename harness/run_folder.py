@@ -97,6 +97,14 @@ class RunFolder:
         return self.path / "progress.parquet"
 
     @property
+    def commits(self) -> Path:
+        return self.path / "commits.parquet"
+
+    @property
+    def attribution(self) -> Path:
+        return self.path / "attribution.parquet"
+
+    @property
     def verdict(self) -> Path:
         return self.path / "verdict.json"
 

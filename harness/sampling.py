@@ -1,12 +1,14 @@
-"""Sampling: what flows over the links and arrives at the hops, five times a second, and how the machine is."""
+"""Sampling: what flows over the links and arrives at the hops, five times a second; what the consumer groups have
+committed, ten times a second; and how the machine is."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,34 @@ import polars as pl
 from harness.backends.base import Meter
 from harness.history import History
 from harness.services.base import Tap
-from harness.store import LINKS, PROGRESS, RunFolder
+from harness.store import COMMITS, LINKS, PROGRESS, RunFolder
 
 EVERY_S = 0.2
+COMMITS_EVERY_S = 0.1
+#: How long a killed worker's return may be put off to learn what it had committed.
+BEFORE_RETURN_S = 0.5
 #: Below this the disk counts as full: Kafka's next segment and a run folder would not fit.
 DISK_FULL_BYTES = 256 << 20
 
+#: (who asks, for how many seconds at most) -> the committed offset of each partition; None where the broker is away.
+AskCommitted = Callable[[str, float], "Mapping[int, int] | None"]
+
 
 class Sampler:
-    def __init__(self, meter: Meter, taps: Mapping[str, Tap], history: History) -> None:
+    """`groups`: (worker, hop that it reads) -> how to ask what its consumer group has committed there."""
+
+    def __init__(
+        self,
+        meter: Meter,
+        taps: Mapping[str, Tap],
+        history: History,
+        groups: Mapping[tuple[str, str], AskCommitted] | None = None,
+    ) -> None:
         self._meter = meter
+        self._groups = dict(groups or {})
+        self._commits: list[tuple[Any, ...]] = []
+        # A thread of its own: a broker that is away keeps it waiting for seconds.
+        self._asking = threading.Thread(target=self._ask, name="commits", daemon=True)
         self._taps, self._history = taps, history
         self._links: list[tuple[Any, ...]] = []
         self._progress: list[tuple[Any, ...]] = []
@@ -35,6 +55,33 @@ class Sampler:
 
     def start(self) -> None:
         self._thread.start()
+        if self._groups:
+            self._asking.start()
+
+    def _ask(self) -> None:
+        while not self._stop.is_set():
+            due = time.monotonic() + COMMITS_EVERY_S
+            for worker, hop in self._groups:
+                try:
+                    self._sample_group("samples", worker, hop, 5.0)
+                except Exception as error:
+                    self._history.add("error", text=f"the committed offsets of {worker} cannot be sampled: {error!r}")
+                    return
+            self._stop.wait(max(0.0, due - time.monotonic()))
+
+    def _sample_group(self, use: str, worker: str, hop: str, within_s: float) -> None:
+        asked = round(self._history.clock.now(), 4)
+        offsets = self._groups[worker, hop](use, within_s) or {}
+        now = round(self._history.clock.now(), 4)
+        self._commits.extend((asked, now, worker, hop, p, offset) for p, offset in offsets.items())
+
+    def before_return(self, worker: str) -> None:
+        """Samples what a worker's group has committed while one of its processes is dead and not yet started again:
+        nothing else tells for sure what that process had committed when it ended."""
+        for name, hop in self._groups:
+            if name == worker:
+                with contextlib.suppress(Exception):
+                    self._sample_group(f"return of {worker}", worker, hop, BEFORE_RETURN_S)
 
     def _sample(self) -> None:
         told = 0.0
@@ -62,15 +109,18 @@ class Sampler:
 
     def stop(self) -> None:
         self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(5)
+        for thread in (self._thread, self._asking):
+            if thread.ident is not None:
+                thread.join(6)
         self._meter.close()
 
     def finish(self, folder: RunFolder) -> None:
-        """Stops and writes links.parquet and progress.parquet."""
+        """Stops and writes links.parquet, progress.parquet and, where there are consumer groups, commits.parquet."""
         self.stop()
         pl.DataFrame(self._links, schema=LINKS, orient="row").write_parquet(folder.links)
         pl.DataFrame(self._progress, schema=PROGRESS, orient="row").write_parquet(folder.progress)
+        if self._groups:
+            pl.DataFrame(self._commits, schema=COMMITS, orient="row").write_parquet(folder.commits)
 
     def record_machine(self, folder: Path) -> None:
         """Tells the history how steady the clock was, and whether the machine ran out of something."""

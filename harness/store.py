@@ -51,6 +51,14 @@ LINKS = {
     "responses": pl.Int64,
 }
 PROGRESS = {"t": pl.Float64, "hop": pl.String, "count": pl.Int64}
+COMMITS = {
+    "asked": pl.Float64,
+    "t": pl.Float64,
+    "worker": pl.String,
+    "hop": pl.String,
+    "partition": pl.Int32,
+    "offset": pl.Int64,
+}
 
 
 T = TypeVar("T")
@@ -490,6 +498,14 @@ class SavedRun:
     def progress(self) -> pl.DataFrame:
         """Samples of the hops: t (epoch seconds), hop, count."""
         return self._frame(self.folder.progress, PROGRESS, "the samples of the hops")
+
+    @cached_property
+    def commits(self) -> pl.DataFrame:
+        """Samples of what the consumer groups had committed: asked and t (epoch seconds; it was so at some moment
+        between them), worker, hop that it reads, partition, offset. Empty for a run that did not record it."""
+        if not self.folder.commits.is_file():
+            return pl.DataFrame(schema=COMMITS)
+        return self._frame(self.folder.commits, COMMITS, "the samples of the committed offsets")
 
     # -- reading files -----------------------------------------------------------------------------------------
 

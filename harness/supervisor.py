@@ -145,8 +145,8 @@ class Supervisor:
                 worker.due.cancel()
                 worker.due = None
 
-    def release(self, name: str) -> None:
-        """Starts a held worker as soon as its old process has ended; kills one that ignores SIGTERM for too long."""
+    def wait_ended(self, name: str) -> None:
+        """Returns when a worker's process that a fault asked to end has ended; kills one that ignores SIGTERM too long."""
         deadline = time.monotonic() + GRACE_S
         with self._changed:
             worker = self._workers[name]
@@ -154,6 +154,12 @@ class Supervisor:
                 if not self._changed.wait(max(0.01, deadline - time.monotonic())) and time.monotonic() >= deadline:
                     self._children.signal(worker.child.pid, signal.SIGKILL)
                     deadline = time.monotonic() + GRACE_S
+
+    def release(self, name: str) -> None:
+        """Starts a held worker as soon as its old process has ended."""
+        self.wait_ended(name)
+        with self._changed:
+            worker = self._workers[name]
             worker.held = False
             if worker.child is None and worker.due is None:
                 self._respawn(name, worker)

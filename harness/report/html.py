@@ -34,6 +34,8 @@ from harness.store import SavedRun
 _HERE = Path(__file__).parent
 #: Most faults whose evidence is shown; a soak has thousands.
 MOST_FAULTS = 150
+#: Most classes of lost or doubled events; each has up to 32 events.
+MOST_CLASSES = 48
 #: Of each log, the last so many bytes and lines.
 LOG_BYTES, LOG_LINES = 8_000, 40
 
@@ -251,6 +253,7 @@ class _Page:
             ("counts", "Counts by hop", self._counts),
             ("rates", "Rate at each hop", self._rates),
             ("latency", "Latency", self._latency),
+            ("attribution", "Where and why", self._attribution),
             ("findings", "Findings", self._findings),
             ("faults", "Fault evidence", self._faults),
             ("life", "Life of the run", self._life),
@@ -478,6 +481,19 @@ class _Page:
         if not judged:
             raise Absent("The run was not judged, so there is no finding.")
         return [_finding(f, self.anchors[id(f)]) for f in _worst_first(judged)]
+
+    def _attribution(self) -> list[dict[str, Any]] | None:
+        """Each class of lost or doubled events, those of findings that are no pass first; none where nothing was."""
+        shown = []
+        for finding in _worst_first([f for f in self.findings if not words.is_guard(f)]):
+            classes = _at(finding, "figures", "attribution", default=[])
+            unsaid = _at(finding, "figures", "attribution_error")
+            if unsaid:
+                shown.append(_unattributed(finding, str(unsaid), self.anchors[id(finding)]))
+            shown += [
+                _attributed(one, finding, self.anchors[id(finding)]) for one in classes if isinstance(one, Mapping)
+            ]
+        return shown[:MOST_CLASSES] or None
 
     def _guards(self) -> list[dict[str, Any]]:
         guards = [f for f in self.findings if words.is_guard(f)]
@@ -735,6 +751,8 @@ def _finding(finding: Object, anchor: str) -> dict[str, Any]:
     plain: list[tuple[str, str]] = []
     tables: list[Table] = []
     for key, value in figures.items():
+        if key in ("attribution", "attribution_error"):  # has a section of its own
+            continue
         table = nested(str(key), value)
         if table is not None:
             tables.append(table)
@@ -758,6 +776,35 @@ def _finding(finding: Object, anchor: str) -> dict[str, Any]:
         "examples": table_of("Worst examples" if standing != "pass" else "Examples", shown),
         "open": standing != "pass" or finding.get("verdict") != "pass",
     }
+
+
+def _attributed(one: Object, finding: Object, anchor: str) -> dict[str, Any]:
+    events = one.get("events")
+    lost = one.get("kind") == "lost"
+    before, after = one.get("hop_before"), one.get("hop_after")
+    faults = [f for f in one.get("faults") or [] if isinstance(f, Mapping)]
+    told = [f"{f.get('fault')} {f.get('target')} at {words.scalar('start_s', f.get('start'))}" for f in faults]
+    examples = [dict(e) for e in one.get("examples") or [] if isinstance(e, Mapping)]
+    return {
+        "standing": _mark(words.standing(finding)),
+        "events": f"{events:,}" if isinstance(events, int) else "?",
+        "kind": "lost" if lost else "doubled",
+        "between": words.clean(f"{before} → {after}" if before else after),
+        "worker": words.clean(one.get("worker") or "not declared"),
+        "link": words.clean(one.get("link") or ""),
+        "faults": words.clean(", ".join(told) or "none"),
+        "cause": words.shorten(words.clean(one.get("cause", "")), 1200),
+        "finding": _finding_name(finding),
+        "anchor": anchor,
+        "examples": table_of("The worst of them, hop by hop", examples),
+    }
+
+
+def _unattributed(finding: Object, why: str, anchor: str) -> dict[str, Any]:
+    nothing = dict.fromkeys(("events", "kind", "between", "worker", "link", "faults"), "")
+    cause = f"This cannot be said: {words.shorten(words.clean(why), 600)}"
+    own = {"standing": "none", "cause": cause, "finding": _finding_name(finding), "anchor": anchor, "examples": None}
+    return {**nothing, **own}
 
 
 def _rates_table(rates: readings.Rates) -> Table:

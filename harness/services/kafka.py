@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ class KafkaServer:
         self._listeners = {link.name: site.port(self.name, link.name) for link in links}
         self.child: Child | None = None
         self._admin: AdminClient | None = None
-        self._askers: dict[str, Consumer] = {}
+        #: by who asks and group: each is used by one thread only
+        self._askers: dict[tuple[str, str], Consumer] = {}
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -155,8 +156,8 @@ class KafkaServer:
             self.ends_by(topic, deadline)
 
     def remove(self, names: Mapping[str, str]) -> None:
-        for group in list(self._askers):
-            self._askers.pop(group).close()
+        for asker in list(self._askers):
+            self._askers.pop(asker).close()
         if self._admin is not None and names:
             for future in self._admin.delete_topics(list(names.values()), operation_timeout=10).values():
                 with contextlib.suppress(KafkaException, TimeoutError):
@@ -179,19 +180,36 @@ class KafkaServer:
 
     def lag(self, group: str, topic: str) -> int | None:
         """Records of `topic` that `group` has not committed yet; None where the broker does not say (it is away)."""
-        # By a consumer that never joins: the admin client's list_consumer_group_offsets (confluent-kafka 2.16) crashes
-        # the process on some error answers, which is what a broker gives just after its restart.
-        consumer = self._askers.get(group)
-        if consumer is None:
-            consumer = self._askers[group] = Consumer({"bootstrap.servers": self.direct, "group.id": group, **CLIENT})
         try:
             ends = self.ends(topic)
-            asked = consumer.committed([TopicPartition(topic, p) for p in ends], timeout=5)
+        except (KafkaException, TimeoutError):
+            return None
+        committed = self._committed("lag", group, topic, list(ends))
+        return None if committed is None else sum(end - committed[p] for p, end in ends.items())
+
+    def committed(self, use: str, group: str, topic: str, timeout_s: float = 5.0) -> dict[int, int] | None:
+        """The offset that `group` has committed in each partition (0: none yet); None where the broker is away.
+
+        `use` names who asks: each thread has a client of its own.
+        """
+        return self._committed(use, group, topic, range(self._partitions(topic)), timeout_s)
+
+    def _committed(
+        self, use: str, group: str, topic: str, partitions: Iterable[int], timeout_s: float = 5.0
+    ) -> dict[int, int] | None:
+        # By a consumer that never joins: the admin client's list_consumer_group_offsets (confluent-kafka 2.16) crashes
+        # the process on some error answers, which is what a broker gives just after its restart.
+        consumer = self._askers.get((use, group))
+        if consumer is None:
+            settings = {"bootstrap.servers": self.direct, "group.id": group, **CLIENT}
+            consumer = self._askers[use, group] = Consumer(settings)
+        try:
+            asked = consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=timeout_s)
         except (KafkaException, TimeoutError):
             return None
         if any(p.error is not None for p in asked):
             return None
-        return sum(ends[p.partition] - max(0, p.offset) for p in asked)
+        return {p.partition: max(0, p.offset) for p in asked}
 
     def ends(self, topic: str) -> dict[int, int]:
         """The end offset of each partition, by the admin client: asking a consumer that another thread reads hangs."""

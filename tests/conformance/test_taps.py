@@ -7,11 +7,12 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from harness.errors import HarnessFault
@@ -121,6 +122,22 @@ def test_a_kafka_tap_with_a_gap_is_not_certified(stack: Stack, run: str) -> None
     result = tap.finish(timeout_s=3)
     assert not result.certified
     assert "partition 0" in result.reason or "did not reach the end" in result.reason
+
+
+def test_what_a_group_has_committed_is_known_by_partition(stack: Stack, run: str) -> None:
+    """Also for one that has committed nothing, and for two who ask at once."""
+    server: Any = stack.servers["kafka"]
+    topic, group = f"source-{run}", f"reader-{run}"
+    produce(stack, topic, [record(run, i) for i in range(40)])
+    assert server.committed("one", group, topic) == dict.fromkeys(range(4), 0)
+    assert server.lag(group, topic) == 40
+    reader = Consumer({"bootstrap.servers": server.direct, "group.id": group})
+    reader.commit(offsets=[TopicPartition(topic, 1, 7), TopicPartition(topic, 3, 10)], asynchronous=False)
+    reader.close()
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(server.committed, who, group, topic) for who in ("one", "another")]
+        assert [future.result(20) for future in asked] == [{0: 0, 1: 7, 2: 0, 3: 10}] * 2
+    assert server.lag(group, topic) == 23
 
 
 # -------------------------------------------------------------------------------------------------------- Pub/Sub

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from harness.ledger import LedgerWriter
-from harness.store import CELL, EventIndex, RunFolder, SavedRun
+from harness.store import CELL, COMMITS, EventIndex, RunFolder, SavedRun
 from harness.topology import CONTENT_FIELDS, Cells
 from load.events import Plan, columns, expected_cells, expected_content
 from load.profiles import Steady
@@ -34,6 +34,9 @@ HOPS = (
 )
 PROFILE = Steady(rate=200, seconds=10, tweets=40, share_late=0.01, share_poison=0.01)
 WARMUP_EVENTS = 10
+WORKERS: tuple[dict[str, Any], ...] = (
+    {"name": "converter", "worker": "converter", "reads": "intermediate", "writes": ["published"]},
+)
 #: Partitions of every Kafka hop.
 PARTITIONS = 4
 
@@ -47,6 +50,8 @@ class World:
     users: int = 1
     cells: tuple[Cells, ...] = CELLS
     hops: tuple[dict[str, str], ...] = HOPS
+    workers: tuple[dict[str, Any], ...] = WORKERS
+    links: tuple[dict[str, str], ...] = ()
     batch: bool = True
     late_after_s: float = 5.0
     warmup_t0_ms: int = WARMUP_T0_MS
@@ -75,6 +80,10 @@ class World:
         self.outcome = np.full(n, "a")
         #: seconds from due to the tap, by hop; the sink's are the sightings
         self.delay = {hop["name"]: np.full(n, 0.02 * (i + 1)) for i, hop in enumerate(self.hops)}
+        #: seconds from one copy of an event to the next, by hop
+        self.again = {hop["name"]: np.full(n, 0.001) for hop in self.hops}
+        #: (asked, t, worker, hop, partition, offset): what consumer groups had committed, in seconds after the load's start
+        self.commits: list[tuple[float, float, str, str, int, int]] = []
         #: (hop, place, field, value): what a hop shows instead of the truth; the field "content_read" works, too
         self.altered: list[tuple[str, int, str, Any]] = []
         #: hop -> (producer, sequence, raw) of further records
@@ -165,6 +174,10 @@ class World:
             self.seen().write_parquet(folder.sightings(self.sink()))
         if self.batch and "batch" not in self.without:
             self.edit_batch(self.batch_cells()).write_parquet(folder.batch)
+        if self.commits:
+            t0 = T0_MS / 1000
+            rows = [(t0 + asked, t0 + t, *rest) for asked, t, *rest in self.commits]
+            pl.DataFrame(rows, schema=COMMITS, orient="row").write_parquet(folder.commits)
         if "progress" not in self.without:
             self.progress().write_parquet(folder.progress)
         return folder
@@ -187,10 +200,8 @@ class World:
                 "max_quiet_s": 12.0,
                 "late_after_s": self.late_after_s,
                 "services": self.services,
-                "workers": [
-                    {"name": "converter", "worker": "converter", "reads": "intermediate", "writes": ["published"]}
-                ],
-                "links": [],
+                "workers": list(self.workers),
+                "links": list(self.links),
                 "hops": list(self.hops),
                 "cells": [
                     {"dimension": c.dimension, "key": list(c.key), "windows_s": list(c.windows_s)} for c in self.cells
@@ -264,6 +275,9 @@ class World:
         copies = self.copies[hop]
         place = np.repeat(np.arange(len(copies)), copies)
         nth = np.concatenate([np.arange(c) for c in copies]) if len(copies) else place
+        came = self.due_s[place] + self.delay[hop][place] + self.again[hop][place] * nth
+        order = np.argsort(came, kind="stable")
+        place, came = place[order], came[order]
         warm = columns(Plan(self.profile, self.seed, self.users, self.warmup_t0_ms, TAG), 0, 0, WARMUP_EVENTS)
         role = next(h["role"] for h in self.hops if h["name"] == hop)
         w = 0 if role == "dead-letter" else WARMUP_EVENTS
@@ -273,7 +287,7 @@ class World:
         seen = np.concatenate(
             [
                 warm.created_ms[:w] + 100.0,
-                (self.due_s[place] + self.delay[hop][place] + 0.001 * nth) * 1000,
+                came * 1000,
                 [T0_MS + 5_000.0 for _ in strange],
             ]
         )
@@ -281,6 +295,8 @@ class World:
         created = np.concatenate(
             [warm.created_ms[:w], self.content["created_ms"].to_numpy()[place], [T0_MS + 5_000 for _ in strange]]
         )
+        if kind == "pubsub":
+            created = seen  # when it was published
         if kind == "kafka":
             key = {
                 "partition": pl.Series(np.arange(n) % PARTITIONS, dtype=pl.Int32),

@@ -111,6 +111,7 @@ def test_one_missing_and_one_doubled_in_the_same_cell_do_not_cancel(tmp_path: Pa
         "short_events": 0,
         "masked_cells": 4,
         "unexplained_cells": 0,
+        "undecided_cells": 0,
     }
     assert "another is counted in its place" in finding.summary
     doubled = DuplicateRate("aggregates").check(run)  # counts alone would have seen nothing

@@ -81,7 +81,10 @@ def test_exactly_the_doubled_events_are_found(
     sink = DuplicateRate("aggregates").check(run)
     assert (sink.verdict == "violation") == bool(at_sink)
     assert sink.figures["extra"] == sum(at_sink.values())
-    assert NoLoss().check(run).verdict == "pass"  # a duplicate is no loss
+    loss = NoLoss().check(run)  # a duplicate is no loss
+    assert loss.verdict == ("inconclusive" if loss.figures["sink"]["undecided_cells"] else "pass")
+    if len(at_sink) < 3:
+        assert loss.verdict == "pass"
 
 
 @PROPERTY
@@ -96,12 +99,14 @@ def test_no_mixture_of_losses_and_duplicates_at_the_sink_passes_both(
     for place, n in changes.items():
         world.copies["aggregates"][place] += n
     run = world.save(next(folders))
-    loss, twice = NoLoss().check(run).verdict, DuplicateRate("aggregates").check(run).verdict
+    finding = NoLoss().check(run)
+    loss, twice = finding.verdict, DuplicateRate("aggregates").check(run).verdict
     # The sink shows sums only: one of two twins lost and the other doubled is the same as nothing at all.
     cells = world.counted().equals(World(profile=SMALL, seed=seed).counted())
     assert (loss == "violation" or twice == "violation") == (not cells)
     if changes and min(changes.values()) > 0:
-        assert (loss, twice) == ("pass", "violation")
+        clear = "inconclusive" if finding.figures["sink"]["undecided_cells"] else "pass"
+        assert (loss, twice) == (clear, "violation")
     if changes and max(changes.values()) < 0:
         assert (loss, twice) == ("violation", "pass")
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from saved_run import World
 
+from assertions import no_loss
 from assertions.judge import judge
 from harness.report.html import write_html
 from harness.report.junit import write_junit
@@ -171,3 +172,24 @@ def test_the_verdict_is_printed_with_what_to_do_next(whole: Any) -> None:
     assert found["verdict"].upper() in shown
     assert "gauntlet check" in shown
     assert "exit" in shown
+
+
+def test_the_page_tells_where_and_why_before_the_findings(tmp_path: Path) -> None:
+    world = World()
+    run = world.lose("published", *(int(p) for p in world.sound[:2])).save(tmp_path)
+    finding = no_loss().check(run).to_json()
+    text = page(run, {"verdict": "violation", "findings": [finding]}, tmp_path)
+    section = text[text.index('<section id="attribution">') : text.index('<section id="findings">')]
+    assert "2 lost: intermediate → published" in section
+    assert world.event_id(int(world.sound[0])) in section
+    assert "attribution" not in text[text.index('<section id="findings">') : text.index('<section id="faults">')]
+
+
+def test_the_page_says_what_kept_it_from_telling_where_and_why(whole: Any, tmp_path: Path) -> None:
+    run, found = whole
+    assert '<section id="attribution">' not in page(run, found, tmp_path)  # nothing was lost or doubled
+    figures = {"attribution": [{"cause": EVIL, "kind": EVIL}], "attribution_error": EVIL}
+    found["findings"].append({"assertion": "no_loss", "verdict": "violation", "summary": "", "figures": figures})
+    text = page(run, found, tmp_path)
+    assert "This cannot be said" in text
+    assert "<script>alert(1)" not in text
