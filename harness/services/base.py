@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from harness.backends.base import Exit
-from harness.errors import StartFailed, last_lines
+from harness.errors import BackendGone, StartFailed, last_lines
 from harness.topology import CONTENT_FIELDS, Cells, Content, CountedCell, EventId, Link, Sighting
 
 #: Called when a service's process ends: (service name, how).
@@ -86,7 +86,7 @@ def wait_until(check: Callable[[], bool], timeout_s: float, what: str, log: Path
         try:
             if check():
                 return
-        except StartFailed:
+        except (StartFailed, BackendGone):
             raise
         except Exception as error:
             reason = error

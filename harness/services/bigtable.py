@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 
 from harness.backends.base import Child, Site
-from harness.errors import StartFailed, last_lines
+from harness.errors import died
 from harness.services.base import ServiceExit, SinkReading, SinkTap, wait_until
 from harness.services.pubsub import probe
 from harness.topology import Bigtable, BigtableHop, Cells, CountedCell, Link, Row, Sighting
@@ -42,12 +42,13 @@ class BigtableServer:
         )
 
     def wait_until_ready(self, timeout_s: float = 30.0) -> None:
-        wait_until(self._answers, timeout_s, self.name, self.log(), 0.02)
+        what = f"{self.name} {self._site.versions()['bigtable']}"
+        wait_until(self._answers, timeout_s, what, self.log(), 0.02)
 
     def _answers(self) -> bool:
         assert self.child is not None
-        if self._site.children.ended(self.child.pid):
-            raise StartFailed(f"{self.name} died at its start; its log ends:\n{last_lines(self.log())}")
+        if how := self._site.children.ended(self.child.pid):
+            raise died(self.name, self._site.versions()["bigtable"], how, self.log())
         return probe(self.direct, 1.0) >= 0
 
     def log(self) -> Path:

@@ -25,7 +25,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from harness.backends.base import Child, Site
-from harness.errors import HarnessFault, StartFailed, last_lines
+from harness.errors import HarnessFault, StartFailed, died
 from harness.services.base import MessageLog, ServiceExit, TapResult, wait_until
 from harness.topology import Kafka, KafkaHop, Link
 
@@ -99,13 +99,14 @@ class KafkaServer:
 
     def wait_until_ready(self, timeout_s: float = 60.0) -> None:
         self._admin = self._admin or AdminClient({"bootstrap.servers": self.direct, **CLIENT})
-        wait_until(self._answers, timeout_s, self.name, self.log(), 0.02)
+        what = f"{self.name} {self._site.versions()['kafka']}"
+        wait_until(self._answers, timeout_s, what, self.log(), 0.02)
 
     def _answers(self) -> bool:
         assert self.child is not None
         assert self._admin is not None
-        if self._site.children.ended(self.child.pid):
-            raise StartFailed(f"{self.name} died at its start; its log ends:\n{last_lines(self.log())}")
+        if how := self._site.children.ended(self.child.pid):
+            raise died(self.name, self._site.versions()["kafka"], how, self.log())
         return len(self._admin.list_topics(timeout=1).brokers) == 1
 
     def log(self) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from harness.backends.base import Child, Site
-from harness.errors import StartFailed, last_lines
+from harness.errors import died
 from harness.services.base import MessageLog, ServiceExit, TapResult, wait_until
 from harness.topology import Link, PubSub, PubSubHop
 
@@ -40,13 +40,14 @@ class PubSubServer:
 
     def wait_until_ready(self, timeout_s: float = 30.0) -> None:
         self._clients = clients(self.direct)
-        wait_until(self._answers, timeout_s, self.name, self.log(), 0.02)
+        what = f"{self.name} {self._site.versions()['pubsub']}"
+        wait_until(self._answers, timeout_s, what, self.log(), 0.02)
 
     def _answers(self) -> bool:
         assert self.child is not None
         assert self._clients is not None
-        if self._site.children.ended(self.child.pid):
-            raise StartFailed(f"{self.name} died at its start; its log ends:\n{last_lines(self.log())}")
+        if how := self._site.children.ended(self.child.pid):
+            raise died(self.name, self._site.versions()["pubsub"], how, self.log())
         self._clients[0].list_topics(request={"project": f"projects/{PROJECT}"}, timeout=2, retry=None)
         return True
 

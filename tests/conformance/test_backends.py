@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from harness.backends import docker
 from harness.backends.base import Child, Children, Exit
-from harness.errors import HarnessFault, StartFailed
+from harness.errors import BackendGone, HarnessFault, StartFailed
 from harness.session import Session
 from harness.stack import Stack
 from harness.topology import UsageError, Worker
@@ -253,6 +253,7 @@ def test_a_docker_worker_runs_its_command_whatever_its_image_starts_by_itself(tm
 
 @pytest.mark.usefixtures("needs_docker")
 def test_ends_are_heard_of_after_docker_broke_off_its_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon is there all the time; test_docker_away.py has those that are not."""
     with Session("docker") as session:
         backend: Any = session.prepare(kappa)
         keeper, image = backend.containers, backend.images["worker"].ref
@@ -267,9 +268,10 @@ def test_ends_are_heard_of_after_docker_broke_off_its_stream(tmp_path: Path, mon
         keeper._events.close()  # the first end is told once more, and must not be taken for one of the second life
         time.sleep(1)
         assert keeper.ended(again.pid) is None
+        monkeypatch.setattr(docker, "AWAY_AT_MOST_S", 2.0)
         monkeypatch.setattr(keeper, "_ends", lambda since: iter(()))
         keeper._events.close()
-        with pytest.raises(HarnessFault, match="no longer tells which containers end"):
+        with pytest.raises(BackendGone, match="its stream of events ends at once"):
             until(lambda: keeper.ended(again.pid))
 
 
