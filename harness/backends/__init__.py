@@ -80,7 +80,10 @@ class Backends:
             self._made[name] = (
                 ProcessBackend(self._processes, reason) if name == "process" else docker.DockerBackend(self._processes)
             )
-        return self._made[name]
+        made = self._made[name]
+        if isinstance(made, docker.DockerBackend):
+            made.fetch_images(pipeline)
+        return made
 
     def close(self) -> None:
         for backend in self._made.values():

@@ -61,7 +61,8 @@ def client(timeout_s: float = 60) -> Any:
         made.ping()
     except DockerException as error:
         raise UsageError(
-            f"No Docker daemon answers ({error}). Start one, or point DOCKER_HOST at it, or take --backend process."
+            f"No Docker daemon answers at {address} ({_plainly(error)}). Start one, or point DOCKER_HOST at it, or take "
+            "--backend process."
         ) from error
     return made
 
@@ -135,6 +136,15 @@ class DockerBackend:
         self.notes = list(self.images.notes)
         self._processes = processes
         self._numbers = itertools.count(1)
+        self._fetched: set[str] = set()
+
+    def fetch_images(self, pipeline: Pipeline) -> None:
+        """Those that the pipeline declares itself, so that none is missed in the middle of a run. Raises UsageError."""
+        declared = {w.image for w in pipeline.workers} | {pipeline.batch.image if pipeline.batch else ""}
+        if not declared <= self._fetched:
+            with asking():
+                images.fetch_declared(self.containers.client, pipeline)
+            self._fetched |= declared
 
     def site(self, pipeline: Pipeline) -> Site:
         from harness.backends.docker_site import DockerSite
@@ -183,7 +193,7 @@ class Containers:
         if self._reaper.stdout.readline() != b"ready\n":
             raise HarnessFault("the reaper of containers did not start; without it a killed harness would leave them")
         self._events = self._ends(time.time())
-        # What is known of the containers' ends: all, while `_hearing` is set; no more than there is, once `_gone` says so.
+        # While `_hearing` is set, every end is known, unless `_gone` says why not.
         self._hearing = threading.Event()
         self._hearing.set()
         self._gone = ""
@@ -384,7 +394,7 @@ class Containers:
         return self._exits.get(pid)
 
     def catch_up(self) -> list[str]:
-        self._hearing.wait()  # the listener gives up in time
+        self._hearing.wait()  # not for ever: the listener gives up for a while
         if self._gone and not self._closing:
             raise BackendGone(self._gone)
         with self._lock:
@@ -449,28 +459,31 @@ class Containers:
             self._hearing.clear()
             if time.monotonic() - opened > 1 or not lost_at:  # it was there, and is not any more
                 lost, lost_at = time.monotonic(), time.time()
-            while not self._closing and time.monotonic() - lost < AWAY_AT_MOST_S:
+            while not self._closing:
+                away = time.monotonic() - lost
+                if away > AWAY_AT_MOST_S and not self._gone:
+                    self._gone = (
+                        f"the Docker daemon at {_address()} went away at {_clock(lost_at)} and was not back within "
+                        f"{AWAY_AT_MOST_S:g} s ({problem})"
+                    )
+                    self._hearing.set()  # whoever waits is told
                 time.sleep(0.1)
                 try:
                     self._events = self._ends(since)
                     ended = self._look_up_ends()
                 except Exception as error:
                     problem = _plainly(error)
-                else:
-                    text = (
-                        f"the Docker daemon went away at {_clock(lost_at)} and was back after "
-                        f"{time.monotonic() - lost:.1f} s; containers that had ended meanwhile: {ended}"
-                    )
+                    continue
+                if time.monotonic() - opened > 1:
+                    self._gone = ""  # for the next run
                     with self._lock:
-                        self._told.append(text)
-                    break
-            else:
-                self._gone = (
-                    f"the Docker daemon at {_address()} went away at {_clock(lost_at)} and was not back within "
-                    f"{AWAY_AT_MOST_S:g} s ({problem})"
-                )
+                        self._told.append(
+                            f"the Docker daemon went away at {_clock(lost_at)} and was back after {away:.1f} s; "
+                            f"containers that had ended meanwhile: {ended}"
+                        )
+                break
             self._hearing.set()
-            if self._gone or self._closing:
+            if self._closing:
                 return
 
     def _look_up_ends(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from docker_relay import Relay
+from leftovers import in_docker
 
 from harness.backends import docker
 
@@ -39,9 +40,9 @@ def relay(daemon: Any) -> Iterator[Relay]:
 class RunOverRelay:
     """`gauntlet run` whose only way to the daemon is the relay."""
 
-    def __init__(self, daemon: Any, relay: Relay, out: Path, seconds: float) -> None:
+    def __init__(self, relay: Relay, out: Path, seconds: float) -> None:
         options = ["--seconds", str(seconds), "--rate", "300"]
-        self._api, self.out = daemon.api, out
+        self.out = out
         self.stderr = out.parent / "stderr"
         with open(self.stderr, "wb") as stderr:
             self.process = subprocess.Popen(
@@ -68,18 +69,14 @@ class RunOverRelay:
             time.sleep(0.05)
 
     def left(self) -> list[str]:
-        """What it has in the daemon."""
-        label = {"label": docker.LABEL}
-        found = [(c["Id"], c["Labels"]) for c in self._api.containers(all=True, filters=label)]
-        found += [(n["Id"], n["Labels"]) for n in self._api.networks(filters=label)]
-        return [name for name, labels in found if f"/{self.process.pid}/" in labels[docker.LABEL]]
+        return in_docker(self.process.pid)
 
 
 @pytest.mark.parametrize("stage", ["deploy", "load", "drain", "collect"])
 def test_a_daemon_that_goes_away_for_good_is_a_failure_of_the_harness(
     daemon: Any, relay: Relay, tmp_path: Path, stage: str
 ) -> None:
-    run = RunOverRelay(daemon, relay, tmp_path / "out", 4)
+    run = RunOverRelay(relay, tmp_path / "out", 4)
     run.until(lambda: run.reached(stage))
     run.until(run.left)
     time.sleep(1)
@@ -107,7 +104,7 @@ def test_a_daemon_that_is_away_for_a_while_tells_afterwards_what_ended_meanwhile
     daemon: Any, relay: Relay, tmp_path: Path
 ) -> None:
     """A worker is killed while nobody can hear of it. Until that is known, nothing is drained and nothing is judged."""
-    run = RunOverRelay(daemon, relay, tmp_path / "out", 6)
+    run = RunOverRelay(relay, tmp_path / "out", 6)
     run.until(lambda: run.reached("load"))
     time.sleep(1)
     converter = next(r for r in run.history() if r["kind"] == "worker-start" and r["worker"] == "converter")

@@ -149,7 +149,7 @@ def test_a_daemon_that_does_not_come_back_is_given_up_in_time(
     keeper = Containers(docker.client())
     _, child = keeper.run(BASE, ["sleep", "300"], tmp_path / "log")
     relay.cut()
-    until(lambda: not keeper._hearing.is_set())
+    until(lambda: not keeper._hearing.is_set(), 5)
     told = r"the Docker daemon at unix://\S+ went away at [\d:]+ and was not back within 1\.5 s \("
     with pytest.raises(BackendGone, match=told):
         keeper.catch_up()
@@ -162,6 +162,24 @@ def test_a_daemon_that_does_not_come_back_is_given_up_in_time(
     assert len(left(api, keeper.owner)) == 1
     relay.mend()
     until(lambda: not left(api, keeper.owner), 10)
+
+
+def test_a_daemon_that_is_back_after_it_was_given_up_serves_the_next_run(
+    relay: Relay, keeper: Containers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker, "AWAY_AT_MOST_S", 0.5)
+    _, child = keeper.run(BASE, ["sleep", "300"], tmp_path / "log")
+    time.sleep(1)
+    relay.cut()
+    until(lambda: keeper._gone)
+    with pytest.raises(BackendGone):
+        keeper.catch_up()
+    relay.mend()
+    until(lambda: not keeper._gone)
+    assert len(keeper.catch_up()) == 1
+    keeper.stop_now(child.pid)
+    _, child = keeper.run(BASE, ["sh", "-c", "exit 4"], tmp_path / "log")
+    assert until(lambda: keeper.ended(child.pid)).status == 4
 
 
 LONE = """
