@@ -295,24 +295,23 @@ def test_a_docker_worker_whose_image_cannot_be_had_is_told_before_anything_start
 
 
 @pytest.mark.usefixtures("needs_docker")
-def test_a_docker_worker_that_cannot_run_or_ends_at_once_is_told_with_its_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [(["./no-such-program"], "no-such-program"), (["sh", "-c", "echo no such queue >&2; exit 3"], "no such queue")],
+)
+def test_a_docker_worker_that_ends_at_once_is_told_with_its_image_and_last_lines(
+    tmp_path: Path, command: list[str], said: str
+) -> None:
+    """The daemon starts both: it is the init process in front that does not find the first one's program."""
     with Session("docker") as session:
-        stack = session.stack(kappa)
-        supervisor = Supervisor(stack.site.children, History(tmp_path / "history.jsonl"))
-
-        def start(name: str, *command: str) -> None:
-            log = tmp_path / name
-            launch, told = stack.site.launch(name, Worker(name, list(command), image=BASE), {}, log)
-            supervisor.start(name, launch, told, log)
-
-        with pytest.raises(
-            WorkerDied, match=rf"worker typo cannot be started: a container of {BASE} .*\./no-such-program"
-        ):
-            start("typo", "./no-such-program")
-        start("brief", "sh", "-c", "echo no such queue >&2; exit 3")
-        told = rf"(?s)worker brief dies .*command: sh -c .* \(in {BASE}\)\n.*no such queue"
-        with pytest.raises(WorkerDied, match=told):
-            until(supervisor.check_started)
+        site = session.prepare(kappa).site(kappa)
+        supervisor = Supervisor(site.children, History(tmp_path / "history.jsonl"))
+        log = tmp_path / "log"
+        launch, told = site.launch("brief", Worker("brief", command, image=BASE), {}, log)
+        supervisor.start("brief", launch, told, log)
+        ends = rf"(?s)^The worker brief dies at its start .*  its command: .* \(in {BASE}\)\n  its log ends:\n.*{said}"
+        with pytest.raises(WorkerDied, match=ends):
+            until(supervisor.check_started, 30)
         supervisor.stop_all()
 
 
