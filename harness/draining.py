@@ -56,6 +56,8 @@ def until_drained(
     told = 0.0
     missing: dict[str, int] = {}
     while True:
+        if stack.check():  # what ended meanwhile is known only now, and what follows from it is to come
+            moved = time.monotonic()
         still = max(moved, *(tap.last_moved() for tap in taps.values()))
         quiet = time.monotonic() - still
         if _starts(history) != restarts:

@@ -24,7 +24,7 @@ from assertions.judge import judge
 from harness import draining, versions
 from harness.backends.base import Child, Exit
 from harness.backends.process import Processes
-from harness.errors import HarnessFault, NothingArrives, last_lines
+from harness.errors import BackendGone, HarnessFault, NothingArrives, last_lines
 from harness.history import History, Listener
 from harness.injection import Injection, LiveSystem
 from harness.sampling import AskCommitted, Sampler
@@ -229,6 +229,7 @@ class Run:
         begin = time.monotonic()
         sent, next_send = 0, begin
         while not all(self.taps[hop].warm() for hop in way):
+            self.stack.check()
             self.supervisor.check_started()
             waited = time.monotonic() - begin
             if waited > WARM_UP_WITHIN_S:
@@ -272,6 +273,7 @@ class Run:
         told = 0
         while (self.load_exit is None and time.monotonic() < end) or self.injection.under_way():
             told = self._tell_load(status, told)
+            self.stack.check()
             time.sleep(0.05)
         if self.load_exit is None:
             assert self.load_child is not None
@@ -314,6 +316,7 @@ class Run:
 
     def collect(self) -> None:
         """Stops the workers, then brings the taps home while the batch truth reads the closed source log."""
+        self.stack.check()
         self.supervisor.stop_all()
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             batch = pool.submit(self._batch)
@@ -340,18 +343,28 @@ class Run:
         env = {variable: self.stack.servers[service].inside for variable, service in batch.uses.items()}
         env |= self._resolved(batch.env) | {"LATE_AFTER_S": str(self.pipeline.late_after_s), "PYTHONUNBUFFERED": "1"}
         log = self.folder.worker_log("batch")
-        launch, _ = site.launch("batch", batch, env, log, self.folder.batch)
+        launch, command = site.launch("batch", batch, env, log, self.folder.batch)
         ended: Future[Exit] = Future()
-        child = launch(ended.set_result)
         try:
-            how: Exit | None = ended.result(BATCH_WITHIN_S)
-        except TimeoutError:
-            how = None
+            child = launch(ended.set_result)
+        except BackendGone:
+            raise
+        except HarnessFault as error:
+            self.history.add("error", text=f"the batch truth could not be started: {error}")
+            return
+        deadline = time.monotonic() + BATCH_WITHIN_S
+        while not ended.done() and time.monotonic() < deadline:
+            self.stack.check()
+            concurrent.futures.wait([ended], 0.5)
+        how = ended.result() if ended.done() else None
+        if how is None:
             site.children.stop_now(child.pid)
         if how is None or how.status != 0:
             self.folder.batch.unlink(missing_ok=True)
-            said = "did not end in time" if how is None else f"ended with status {how.status}"
-            self.history.add("error", text=f"the batch truth {said}; its log ends:\n{last_lines(log)}")
+            said = f"did not end within {BATCH_WITHIN_S:g} s" if how is None else how.told
+            self.history.add(
+                "error", text=f"the batch truth {said}\n  its command: {command}\n  its log ends:\n{last_lines(log)}"
+            )
 
     # -- check and store -----------------------------------------------------------------------------------------
 

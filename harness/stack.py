@@ -6,6 +6,7 @@ stack serves a whole pytest session; what a run leaves in it (topics, subscripti
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 
 from harness.backends.base import Child, Exit, Site
 from harness.backends.leftovers import Leftovers
-from harness.errors import HarnessFault
+from harness.errors import HarnessFault, StartFailed, last_lines
 from harness.services import bigtable, kafka, pubsub, sqlite
 from harness.services.base import Server, SinkTap, Tap
 from harness.topology import (
@@ -105,7 +106,14 @@ class Stack:
         return self.site.folder / "logs" / f"{name}.log"
 
     def _make_proxies(self) -> None:
-        self.toxiproxy.wait_until_ready()
+        try:
+            self.toxiproxy.wait_until_ready()
+        except HarnessFault as error:
+            self.check()
+            raise StartFailed(
+                f"toxiproxy {self.site.versions()['toxiproxy']} was not ready: {error}\n"
+                f"  its log ends:\n{last_lines(self._log('toxiproxy'))}"
+            ) from error
         proxies = [
             (link.name, self.site.doors[link.name].listen, self.servers[link.service].upstream(link))
             for link in self.links
@@ -173,6 +181,24 @@ class Stack:
     def alive(self) -> dict[str, bool]:
         return {name: self.site.children.ended(child.pid) is None for name, (child, _) in self._children.items()}
 
+    def check(self) -> bool:
+        """Whether something kept the ends of children from being known, which they are now; the run is told of it.
+
+        Raises HarnessFault where the run cannot go on: the backend has gone, or Toxiproxy has ended.
+        """
+        told = self.site.children.catch_up()
+        for text in told:
+            self._tell("error", text=text)
+        child, version = self._children.get("toxiproxy", (None, ""))
+        how = self.site.children.ended(child.pid) if child is not None else None
+        if how is not None:
+            before = "".join(f"{text}\n" for text in told)
+            raise StartFailed(
+                f"{before}toxiproxy {version} {how.told}, and every link with it; its log ends:\n"
+                f"{last_lines(self._log('toxiproxy'))}"
+            )
+        return bool(told)
+
     def probe(self, link_name: str) -> float | None:
         """Seconds until the service answered through this link's proxy; None if it did not."""
         link = next(link for link in self.links if link.name == link_name)
@@ -193,9 +219,10 @@ class Stack:
         with self._lock:
             self._asked.update(child.pid for child, _ in self._children.values())
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self.site.children.stop([child.pid for child, _ in self._children.values()], grace_s=0.0)
-        self.site.close()
-        shutil.rmtree(self.site.folder, ignore_errors=True)
+        with contextlib.ExitStack() as last:  # whatever becomes of what is done before
+            last.callback(shutil.rmtree, self.site.folder, ignore_errors=True)
+            last.callback(self.site.close)
+            self.site.children.stop([child.pid for child, _ in self._children.values()], grace_s=0.0)
 
     # -- what a run needs of it ----------------------------------------------------------------------------------
 

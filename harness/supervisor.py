@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.backends.base import Child, Children, Exit, Launch
-from harness.errors import HarnessFault, WorkerDied, last_lines
+from harness.errors import BackendGone, HarnessFault, WorkerDied, last_lines
 from harness.history import History
 
 FIRST_BACK_OFF_S = 0.2
@@ -59,6 +59,8 @@ class Supervisor:
             self._workers[name] = worker
             try:
                 self._spawn(name, worker)
+            except BackendGone:
+                raise
             except HarnessFault as error:
                 raise WorkerDied(f"The worker {name} cannot be started: {error}") from error
 

@@ -69,3 +69,14 @@ hasty_orders = dataclasses.replace(
     about="the same with a planted bug: what was read is committed before it is counted",
     workers=(enrich, hasty_counter),
 )
+
+#: The first worker alone, in the image of its Dockerfile: a pipeline that can live in containers, as SQLite's file cannot.
+pricing = Pipeline(
+    name="orders-pricing",
+    about="the shop's first worker alone, in an image of its own",
+    services=(Kafka("kafka", topics={"orders": 2, "priced": 2, "refused": 1}),),
+    workers=(dataclasses.replace(enrich, command=("sh", "/app/enrich.sh", "python3"), image="orders-enrich:1"),),
+    hops=orders.hops[:3],
+    encode=orders.encode,
+    max_quiet_s=orders.max_quiet_s,
+)

@@ -98,7 +98,10 @@ class Backends:
             self._made[name] = (
                 ProcessBackend(self._processes, reason) if name == "process" else docker.DockerBackend(self._processes)
             )
-        return self._made[name]
+        made = self._made[name]
+        if isinstance(made, docker.DockerBackend):
+            made.fetch_images(pipeline)
+        return made
 
     def _external(self, endpoints: Path) -> Backend:
         from harness.backends.endpoints import Endpoints

@@ -41,6 +41,13 @@ class Exit:
     def signal(self) -> str | None:
         return signal.Signals(-self.status).name if self.status < 0 else None
 
+    @property
+    def told(self) -> str:
+        """As the predicate of a sentence."""
+        if self.oom_killed:
+            return "was killed for want of memory"
+        return f"was ended by {self.signal}" if self.signal else f"ended with status {self.status}"
+
 
 OnExit = Callable[[Exit], None]
 #: Starts a child; called again for each restart.
@@ -55,6 +62,13 @@ class Children(Protocol):
         ...
 
     def ended(self, pid: int) -> Exit | None: ...
+    def catch_up(self) -> list[str]:
+        """Returns once every end that there was is known; a sentence for each time that it was not, since the last call.
+
+        Raises BackendGone where no more will be known.
+        """
+        ...
+
     def state(self, pid: int) -> str:
         """ "running", "sleeping", "stopped" … or "gone"."""
         ...

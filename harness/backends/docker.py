@@ -28,11 +28,13 @@ from faults.base import Fault
 from harness.backends import images, reaper, ryuk
 from harness.backends.base import Child, Exit, OnExit, Site
 from harness.backends.process import Processes, start_time
-from harness.errors import HarnessFault
+from harness.errors import BackendGone, HarnessFault
 from harness.topology import Pipeline, Sqlite, UsageError
 
 LABEL = reaper.LABEL
 DEFAULT_HOST = "unix:///var/run/docker.sock"
+#: So long may the daemon be away before a run is broken off.
+AWAY_AT_MOST_S = 20.0
 #: How long a log may trail the end of its container before the exit is told without its last lines.
 LOG_WITHIN_S = 3.0
 
@@ -60,9 +62,41 @@ def client(timeout_s: float = 60) -> Any:
         made.ping()
     except DockerException as error:
         raise UsageError(
-            f"No Docker daemon answers ({error}). Start one, or point DOCKER_HOST at it, or take --backend process."
+            f"No Docker daemon answers at {address} ({_plainly(error)}). Start one, or point DOCKER_HOST at it, or take "
+            "--backend process."
         ) from error
     return made
+
+
+@contextlib.contextmanager
+def asking() -> Iterator[None]:
+    """Around every question to the daemon: what it answers amiss, or that it does not, becomes an error of the harness.
+
+    Raises BackendGone where it does not answer, HarnessFault where it refuses.
+    """
+    import docker.errors
+    import urllib3.exceptions
+
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise HarnessFault(f"the Docker daemon refused: {error.explanation or error}") from error
+    except (docker.errors.DockerException, urllib3.exceptions.HTTPError, OSError) as error:  # requests' are OSErrors
+        raise BackendGone(f"the Docker daemon at {_address()} does not answer: {_plainly(error)}") from error
+
+
+def _address() -> str:
+    return os.environ.get("DOCKER_HOST", DEFAULT_HOST)
+
+
+def _plainly(error: BaseException) -> str:
+    """The system's own word for what went wrong, which the libraries wrap several times."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
 
 
 def why_not() -> str | None:
@@ -97,11 +131,21 @@ class DockerBackend:
 
     def __init__(self, processes: Processes) -> None:
         daemon = client()
-        self.images = images.resolve(daemon)
+        with asking():
+            self.images = images.resolve(daemon)
+            self.containers = Containers(daemon)
         self.notes = list(self.images.notes)
         self._processes = processes
-        self.containers = Containers(daemon)
         self._numbers = itertools.count(1)
+        self._fetched: set[str] = set()
+
+    def fetch_images(self, pipeline: Pipeline) -> None:
+        """Those that the pipeline declares itself, so that none is missed in the middle of a run. Raises UsageError."""
+        declared = {w.image for w in pipeline.workers} | {pipeline.batch.image if pipeline.batch else ""}
+        if not declared <= self._fetched:
+            with asking():
+                images.fetch_declared(self.containers.client, pipeline)
+            self._fetched |= declared
 
     def site(self, pipeline: Pipeline) -> Site:
         from harness.backends.docker_site import DockerSite
@@ -153,7 +197,11 @@ class Containers:
         if self._reaper.stdout.readline() != b"ready\n":
             raise HarnessFault("the reaper of containers did not start; without it a killed harness would leave them")
         self._events = self._ends(time.time())
-        self._deaf = ""
+        # While `_hearing` is set, every end is known, unless `_gone` says why not.
+        self._hearing = threading.Event()
+        self._hearing.set()
+        self._gone = ""
+        self._told: list[str] = []
         self._tellers = ThreadPoolExecutor(8, "container-exit")
         threading.Thread(target=self._listen, name="docker-events", daemon=True).start()
         self._to_ryuk: socket.socket | None = None
@@ -183,10 +231,7 @@ class Containers:
 
     @contextlib.contextmanager
     def _making(self) -> Iterator[None]:
-        """Around every creation: none is begun once all is being removed, and what the daemon says becomes an error of
-        the harness."""
-        import docker.errors
-        import requests
+        """Around every creation: none is begun once all is being removed."""
         from testcontainers.core.config import testcontainers_config
 
         # Whoever imported it before us may have set it up otherwise.
@@ -197,10 +242,8 @@ class Containers:
                 raise HarnessFault("containers are being removed; none is made any more")
             self._creating += 1
         try:
-            yield
-        except (docker.errors.DockerException, requests.RequestException) as error:
-            told = getattr(error, "explanation", None) or error
-            raise HarnessFault(f"the Docker daemon refused: {told}") from error
+            with asking():
+                yield
         finally:
             with self._lock:
                 self._creating -= 1
@@ -232,30 +275,32 @@ class Containers:
         """
         from testcontainers.core.container import DockerContainer
 
-        made = DockerContainer(
-            image, docker_client_kw={"timeout": 60}, env=dict(env or {}), labels=self.labels, **kwargs
-        )
-        if command:
-            made.with_command(list(command))  # type: ignore[arg-type]
-        if network is not None:
-            made.with_network(network).with_network_aliases(alias)
-        for port in ports:
-            made.ports[f"{port}/tcp"] = ("127.0.0.1",)  # type: ignore[assignment]
-        for path, text in (files or {}).items():
-            made.with_copy_into_container(text.encode(), path)
         try:
             with self._making():
+                made = DockerContainer(
+                    image, docker_client_kw={"timeout": 60}, env=dict(env or {}), labels=self.labels, **kwargs
+                )
+                if command:
+                    made.with_command(list(command))  # type: ignore[arg-type]
+                if network is not None:
+                    made.with_network(network).with_network_aliases(alias)
+                for port in ports:
+                    made.ports[f"{port}/tcp"] = ("127.0.0.1",)  # type: ignore[assignment]
+                for path, text in (files or {}).items():
+                    made.with_copy_into_container(text.encode(), path)
                 made.start()
                 container = str(made.get_wrapped_container().id)
                 stream = self._api.logs(container, stdout=True, stderr=True, stream=True, follow=True)
                 return container, self._live(container, stream, log, on_exit)
         except HarnessFault as error:
-            raise HarnessFault(f"a container of {image} could not be started: {error}") from error
+            raise type(error)(f"a container of {image} could not be started: {error}") from error
 
     def stream(self, image: str, command: Sequence[str], **kwargs: Any) -> tuple[str, Iterator[bytes]]:
         """Makes and starts a container whose output is read line by line. Raises HarnessFault."""
-        container, _ = self.run(image, command, Path(os.devnull), **kwargs)
-        return container, _lines(self._api.logs(container, stdout=True, stderr=False, stream=True, follow=True))
+        container, child = self.run(image, command, Path(os.devnull), **kwargs)
+        with asking():
+            stream = self._api.logs(container, stdout=True, stderr=False, stream=True, follow=True)
+        return container, _lines(self._follow(container, child.pid, stream, stderr=False))
 
     def start(self, container: str, log: Path, on_exit: OnExit | None = None) -> Child:
         """Starts a container that had ended. Raises HarnessFault."""
@@ -265,23 +310,60 @@ class Containers:
             return self._live(container, stream, log, on_exit)
 
     def _live(self, container: str, stream: Iterator[bytes], log: Path, on_exit: OnExit | None) -> Child:
-        writer = threading.Thread(target=_write, args=(stream, log), name="container-log", daemon=True)
-        writer.start()
         state = self._api.inspect_container(container)["State"]
         pid = int(state["Pid"]) or next(self._invented)  # 0: it has ended already
         started = _epoch(state["StartedAt"])
+        writer = threading.Thread(
+            target=_write, args=(self._follow(container, pid, stream), log), name="container-log", daemon=True
+        )
+        writer.start()
         with self._lock:
             self._exits.pop(pid, None)
             self._ids[pid] = container
             self._lives[container] = _Life(pid, started, writer, on_exit)
             died = self._early.pop(container, None)
         if died is not None:
-            self._ended(container, died)
+            self._ended(container, int(died["Actor"]["Attributes"]["exitCode"]), died["timeNano"] / 1e9)
+        elif not state["Running"]:  # its end may have been told while nobody could hear it
+            self._ended(container, int(state["ExitCode"]), max(started, _epoch(state["FinishedAt"])))
         return Child(pid, started)
+
+    def _follow(self, container: str, pid: int, stream: Iterator[bytes], stderr: bool = True) -> Iterator[bytes]:
+        """What a container writes in one life; it goes on where it broke off if the daemon was away."""
+        import docker.errors
+
+        last = time.time()
+        while True:
+            broken = False
+            try:
+                for piece in stream:
+                    last = time.time()
+                    yield piece
+            except Exception:  # whatever the connection dies of
+                broken = True
+            over = time.monotonic() + 1  # the end of an attached stream says nothing of the reason
+            while not broken and not self._closing and self._lives_on(container, pid):
+                if time.monotonic() > over:
+                    broken = True
+                time.sleep(0.01)
+            self._hearing.wait()
+            if not broken or self._closing or self._gone:
+                return
+            try:
+                stream = self._api.logs(container, stdout=True, stderr=stderr, stream=True, follow=True, since=last)
+            except docker.errors.NotFound:
+                return
+            except Exception:  # it is away, and that has not been noticed yet
+                stream = iter(())
+
+    def _lives_on(self, container: str, pid: int) -> bool:
+        life = self._lives.get(container)
+        return life is not None and life.pid == pid
 
     def published(self, container: str) -> dict[int, int]:
         """Container port -> port on loopback."""
-        ports = self._api.inspect_container(container)["NetworkSettings"]["Ports"]
+        with asking():
+            ports = self._api.inspect_container(container)["NetworkSettings"]["Ports"]
         return {int(name.split("/")[0]): int(where[0]["HostPort"]) for name, where in ports.items() if where}
 
     def fetch(self, pid: int, path: str, to: Path) -> bool:
@@ -291,11 +373,13 @@ class Containers:
 
         import docker.errors
 
-        try:
-            pieces, _ = self._api.get_archive(self._ids[pid], path)
-        except docker.errors.NotFound:
-            return False
-        with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as tar:
+        with asking():
+            try:
+                pieces, _ = self._api.get_archive(self._ids[pid], path)
+            except docker.errors.NotFound:
+                return False
+            whole = b"".join(pieces)
+        with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
             member = tar.extractfile(tar.getmembers()[0])
             assert member is not None
             to.write_bytes(member.read())
@@ -309,31 +393,41 @@ class Containers:
         container = self._ids.get(pid)
         if container is None or pid in self._exits:
             return False
-        try:
-            if number == signal.SIGSTOP:
-                self._api.pause(container)
-                self._stopped.add(pid)
-            elif number == signal.SIGCONT:
-                if pid in self._stopped:
-                    self._stopped.discard(pid)
-                    self._api.unpause(container)
-            else:
-                if pid in self._stopped:  # the daemon does not signal what is frozen
-                    self.signal(pid, signal.SIGCONT)
-                self._api.kill(container, signal.Signals(number).name)
-        except docker.errors.APIError:
-            return False  # it has just ended
+        with asking():
+            try:
+                if number == signal.SIGSTOP:
+                    self._api.pause(container)
+                    self._stopped.add(pid)
+                elif number == signal.SIGCONT:
+                    if pid in self._stopped:
+                        self._stopped.discard(pid)
+                        self._api.unpause(container)
+                else:
+                    if pid in self._stopped:  # the daemon does not signal what is frozen
+                        self.signal(pid, signal.SIGCONT)
+                    self._api.kill(container, signal.Signals(number).name)
+            except docker.errors.APIError:
+                return False  # it has just ended
         return True
 
     def ended(self, pid: int) -> Exit | None:
-        if self._deaf and not self._closing:
-            raise HarnessFault(f"the Docker daemon no longer tells which containers end: {self._deaf}")
+        if self._gone and not self._closing:
+            raise BackendGone(self._gone)
         return self._exits.get(pid)
+
+    def catch_up(self) -> list[str]:
+        self._hearing.wait()  # not for ever: the listener gives up for a while
+        if self._gone and not self._closing:
+            raise BackendGone(self._gone)
+        with self._lock:
+            told, self._told = self._told, []
+        return told
 
     def state(self, pid: int) -> str:
         if pid in self._exits or pid not in self._ids:
             return "gone"
-        state = self._api.inspect_container(self._ids[pid])["State"]
+        with asking():
+            state = self._api.inspect_container(self._ids[pid])["State"]
         return "stopped" if state["Paused"] else "sleeping" if state["Running"] else "gone"
 
     def stop(self, pids: Sequence[int], grace_s: float = 5.0) -> None:
@@ -367,9 +461,12 @@ class Containers:
         return self.client.events(decode=True, since=since, filters=filters)
 
     def _listen(self) -> None:
-        """Hears of every end, over a daemon that is started again too."""
-        since, problem = time.time(), "its stream of events broke off"
-        for _ in range(100):
+        """Hears of every end. A daemon that goes away and comes back in time has what it did not tell looked up: one that
+        was started again has forgotten what it had to tell, and may have ended every container at its own end."""
+        since, lost, lost_at = time.time(), -AWAY_AT_MOST_S, 0.0
+        while True:
+            opened = time.monotonic()
+            problem: object = "its stream of events ends at once"
             try:
                 for event in self._events:
                     since = event["timeNano"] / 1e9
@@ -378,30 +475,78 @@ class Containers:
                         if not known:
                             self._early[event["id"]] = event
                     if known:
-                        self._ended(event["id"], event)
+                        self._ended(event["id"], int(event["Actor"]["Attributes"]["exitCode"]), since)
             except Exception as error:  # whatever the connection dies of
-                problem = str(error)
+                problem = _plainly(error)
+            self._hearing.clear()
+            if time.monotonic() - opened > 1 or not lost_at:  # it was there, and is not any more
+                lost, lost_at = time.monotonic(), time.time()
+            while not self._closing:
+                away = time.monotonic() - lost
+                if away > AWAY_AT_MOST_S and not self._gone:
+                    self._gone = (
+                        f"the Docker daemon at {_address()} went away at {_clock(lost_at)} and was not back within "
+                        f"{AWAY_AT_MOST_S:g} s ({problem})"
+                    )
+                    self._hearing.set()  # whoever waits is told
+                time.sleep(0.1)
+                try:
+                    self._events = self._ends(since)
+                    ended = self._look_up_ends()
+                except Exception as error:
+                    problem = _plainly(error)
+                    continue
+                if time.monotonic() - opened > 1:
+                    self._gone = ""  # for the next run
+                    with self._lock:
+                        self._told.append(
+                            f"the Docker daemon went away at {_clock(lost_at)} and was back after {away:.1f} s; "
+                            f"containers that had ended meanwhile: {ended}"
+                        )
+                break
+            self._hearing.set()
             if self._closing:
                 return
-            time.sleep(0.1)
-            with contextlib.suppress(Exception):
-                self._events = self._ends(since)
-        self._deaf = problem
 
-    def _ended(self, container: str, event: Mapping[str, Any]) -> None:
+    def _look_up_ends(self) -> int:
+        """Tells of those that have ended and of which nothing was told; how many."""
+        import docker.errors
+
+        with self._lock:
+            lives = dict(self._lives)
+        found = 0
+        for container, life in lives.items():
+            try:
+                state = self._api.inspect_container(container)["State"]
+            except docker.errors.NotFound:  # somebody has removed it, which kills
+                state = {"Running": False, "ExitCode": 128 + signal.SIGKILL, "FinishedAt": None}
+            if not state["Running"]:
+                found += 1
+                at = _epoch(state["FinishedAt"]) if state["FinishedAt"] else time.time()
+                self._ended(container, int(state["ExitCode"]), max(at, life.started))
+        return found
+
+    def _ended(self, container: str, code: int, at: float) -> None:
         with self._lock:
             life = self._lives.get(container)
-            if life is None or event["timeNano"] / 1e9 < life.started:
+            if life is None or at < life.started:
                 return  # of an earlier life: told again after the stream broke off
             del self._lives[container]
         pid, writer, on_exit = life.pid, life.writer, life.on_exit
-        code = int(event["Actor"]["Attributes"]["exitCode"])
         status = 128 - code if code - 128 in _SIGNALS else code
-        how = Exit(pid, status, event["timeNano"] / 1e9, status == -signal.SIGKILL and self._oom_killed(container))
+        how = Exit(pid, status, at, status == -signal.SIGKILL and self._oom_killed(container))
         self._stopped.discard(pid)
-        self._exits[pid] = how
+        if self._closing:
+            self._exits[pid] = how
+        else:
+            self._tellers.submit(self._tell, writer, on_exit, how)
+
+    def _tell(self, writer: threading.Thread, on_exit: OnExit | None, how: Exit) -> None:
+        """Once its last lines are in its log: whoever hears of an end reads them."""
+        writer.join(LOG_WITHIN_S)
+        self._exits[how.pid] = how
         if on_exit is not None and not self._closing:
-            self._tellers.submit(_tell, writer, on_exit, how)
+            on_exit(how)
 
     def _oom_killed(self, container: str) -> bool:
         try:
@@ -417,13 +562,13 @@ class Containers:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(self._remove_one, containers))
         if network is not None:
-            with contextlib.suppress(docker.errors.APIError):
+            with asking(), contextlib.suppress(docker.errors.APIError):
                 network.remove()
 
     def _remove_one(self, container: str) -> None:
         import docker.errors
 
-        with contextlib.suppress(docker.errors.APIError):
+        with asking(), contextlib.suppress(docker.errors.APIError):
             self._api.remove_container(container, force=True, v=True)
 
     def close(self) -> None:
@@ -446,15 +591,23 @@ class Containers:
                 self._reaper.stdin.close()
         if self._to_ryuk is not None:
             self._to_ryuk.close()
-        self._reaper.wait(120)
+        if gone or self._answers():
+            self._reaper.wait(120)
+        else:
+            print(
+                f"  the Docker daemon at {_address()} is away: what is left in it goes when it is back within two minutes, "
+                "or else with the next start of --backend docker",
+                file=sys.stderr,
+                flush=True,
+            )
         if self._reaper.stdout is not None:
             self._reaper.stdout.close()
         self._tellers.shutdown(wait=False)
 
-
-def _tell(writer: threading.Thread, on_exit: OnExit, how: Exit) -> None:
-    writer.join(LOG_WITHIN_S)
-    on_exit(how)
+    def _answers(self) -> bool:
+        with contextlib.suppress(Exception):
+            return bool(self._api.ping())
+        return False
 
 
 def _write(stream: Iterator[bytes], log: Path) -> None:
@@ -469,6 +622,10 @@ def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
         for piece in pieces:
             *whole, rest = (rest + piece).split(b"\n")
             yield from whole
+
+
+def _clock(t: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(t))
 
 
 def _epoch(text: str) -> float:

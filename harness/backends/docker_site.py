@@ -18,7 +18,7 @@ from harness.backends.base import Child, Door, Exit, Launch, OnExit, Port
 from harness.backends.docker import Containers
 from harness.backends.images import Images
 from harness.backends.worker_container import WorkerContainer
-from harness.errors import StartFailed, last_lines
+from harness.errors import died
 from harness.linkmeter import Flow
 from harness.topology import Batch, Pipeline, Sqlite, Worker
 from harness.toxiproxy import ToxiproxyServer
@@ -74,8 +74,8 @@ class DockerSite:
         self._made[TOXIPROXY] = container
         self._outside = self._containers.published(container)
         if API_PORT not in self._outside:
-            time.sleep(0.5)  # for its last lines
-            raise StartFailed(f"{image.ref} died at its start; its log ends:\n{last_lines(log)}")
+            self._containers.stop_now(child.pid)  # it has ended, and its last lines are in the log once that is told
+            raise died("toxiproxy", self.versions()["toxiproxy"], self._containers.ended(child.pid), log)
         self.toxiproxy = ToxiproxyServer("127.0.0.1", self._outside[API_PORT])
         self.doors = {link: self._door(link, FIRST_DOOR + i) for i, link in enumerate(self._links)}
         return child

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessFault
-from harness.topology import UsageError
+from harness.topology import Pipeline, UsageError
 
 #: Raise it when what `build` makes changes.
 GENERATION = 1
@@ -111,6 +111,34 @@ def resolve(daemon: Any) -> Images:
         )
     found["worker"] = Image("worker", worker_ref(), _own_version())
     return found
+
+
+def fetch_declared(daemon: Any, pipeline: Pipeline) -> None:
+    """Sees that every image that a pipeline's workers and batch job declare is here, or pulls it.
+
+    Raises UsageError that names those that cannot be had, and who needs them.
+    """
+    import docker.errors
+
+    users: dict[str, list[str]] = {}
+    for worker in pipeline.workers:
+        users.setdefault(worker.image, []).append(worker.name)
+    if pipeline.batch is not None:
+        users.setdefault(pipeline.batch.image, []).append("the batch job")
+    refused = []
+    for image, names in users.items():
+        try:
+            if image and not _exists(daemon, image):
+                print(f"  pulling {image}", file=sys.stderr, flush=True)
+                daemon.images.pull(image)
+        except docker.errors.APIError as error:
+            refused.append(f"{image} (of {', '.join(names)}): {error.explanation or error}")
+    if refused:
+        raise UsageError(
+            f"Images of {pipeline.name} are neither on this machine nor to be pulled:\n  "
+            + "\n  ".join(refused)
+            + "\nCorrect the name, or build it here (docker build -t NAME .), or see that `docker pull NAME` gets it."
+        )
 
 
 def _named(kind: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from harness.backends.base import Child, Exit
-from harness.errors import HarnessFault
+from harness.errors import BackendGone, HarnessFault
 
 
 class Processes:
@@ -83,6 +83,11 @@ class Processes:
 
     def ended(self, pid: int) -> Exit | None:
         return self._exits.get(pid)
+
+    def catch_up(self) -> list[str]:
+        if self._keeper.poll() is not None and not self._closing:
+            raise BackendGone("the keeper of the processes has gone, and with it every process of the run")
+        return []
 
     def state(self, pid: int) -> str:
         """The kernel's word for it: "running", "sleeping", "stopped" …, or "gone"."""

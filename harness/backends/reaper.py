@@ -64,6 +64,8 @@ def main() -> None:
     with contextlib.suppress(ProcessLookupError):
         poll.register(os.pidfd_open(harness), select.POLLIN)
     os.write(1, b"ready\n")
+    # It may outlive the harness while the daemon is away, and whoever reads the harness's output waits for its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     told = poll.poll()
     if any(fd == 0 for fd, _ in told) and os.read(0, 16) == ALL_DONE:
         return

@@ -7,6 +7,7 @@ from typing import Any
 
 import docker.errors
 
+from harness.backends.docker import asking
 from harness.errors import HarnessFault
 
 _PERIOD_US = 100_000
@@ -18,35 +19,42 @@ class WorkerContainer:
     def __init__(self, api: Any, container: str, network: str, alias: str) -> None:
         self._api, self._container, self._network, self._alias = api, container, network, alias
 
+    @asking()
     def disconnect(self) -> None:
         self._api.disconnect_container_from_network(self._container, self._network)
         if self.connected():
             raise HarnessFault(f"the daemon did not take {self._alias} off its network")
 
+    @asking()
     def connect(self) -> None:
         """With its alias, which the daemon forgets."""
         if not self.connected():
             self._api.connect_container_to_network(self._container, self._network, aliases=[self._alias])
 
+    @asking()
     def connected(self) -> bool:
         networks = self._inspect()["NetworkSettings"]["Networks"]
         return any(n["NetworkID"] == self._network for n in networks.values())
 
+    @asking()
     def limit_cpus(self, cpus: float | None) -> None:
         quota = -1 if cpus is None else int(cpus * _PERIOD_US)
         self._api.update_container(self._container, cpu_period=_PERIOD_US, cpu_quota=quota)
         if self._inspect()["HostConfig"]["CpuQuota"] != quota:
             raise HarnessFault(f"the daemon did not set the processor's share of {self._alias}")
 
+    @asking()
     def throttled_periods(self) -> int:
         return int(self._stats()["cpu_stats"]["throttling_data"]["throttled_periods"])
 
+    @asking()
     def limit_memory(self, limit: int | None) -> None:
         wanted = _ALL_MEMORY if limit is None else limit
         self._api.update_container(self._container, mem_limit=wanted, memswap_limit=-1 if limit is None else wanted)
         if self._inspect()["HostConfig"]["Memory"] != wanted:
             raise HarnessFault(f"the daemon did not set the memory of {self._alias}")
 
+    @asking()
     def memory(self) -> int:
         found = self._stats()["memory_stats"]
         detail = found.get("stats", {})
@@ -54,6 +62,7 @@ class WorkerContainer:
         cache = detail.get("inactive_file", 0) + detail.get("active_file", 0) or detail.get("cache", 0)
         return int(found["usage"]) - int(cache)
 
+    @asking()
     def hog(self) -> None:
         with contextlib.suppress(docker.errors.APIError):  # the container may die of it before the call is answered
             made = self._api.exec_create(self._container, ["tail", "/dev/zero"], user="0")

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from harness.backends.base import Exit
-from harness.errors import StartFailed, UsageError, last_lines
+from harness.backends.base import Exit, Site
+from harness.errors import BackendGone, StartFailed, UsageError, died, last_lines
 from harness.topology import CONTENT_FIELDS, Cells, Content, CountedCell, EventId, Link, Sighting
 
 #: Called when a service's process ends: (service name, how).
@@ -82,28 +82,33 @@ class TapResult:
         self.frame, self.certified, self.reason, self.figures = frame, certified, reason, figures
 
 
-def wait_until(
-    check: Callable[[], bool], timeout_s: float, what: str, log: Path, pause_s: float = 0.01, existing: str = ""
-) -> None:
-    """Polls `check` (False or an exception: not yet) until it is true. Raises StartFailed with the log's last lines.
+def wait_until_up(server: Any, site: Site, answers: Callable[[], bool], timeout_s: float) -> None:
+    """Polls `answers` (False or an exception: not yet) until the service of a server is up.
 
-    `existing`: the address of a service that was there before. Its silence is soon sure, and a UsageError: the address
-    is the person's.
+    Raises StartFailed that says which program or image it was, how it ended and its log's last lines. The silence of a
+    service that was there before is soon sure, and a UsageError: its address is the person's.
     """
-    deadline = time.monotonic() + (min(timeout_s, 10.0) if existing else timeout_s)
+    existing = site.existing.get(server.name, "")
+    program = "" if existing else f"{server.name} {site.versions()[server.service.kind]}"
+    timeout_s = min(timeout_s, 10.0) if existing else timeout_s
+    deadline = time.monotonic() + timeout_s
     reason: object = "it did not answer"
     while time.monotonic() < deadline:
+        if server.child is not None and (how := site.children.ended(server.child.pid)):
+            raise died(server.name, site.versions()[server.service.kind], how, server.log())
         try:
-            if check():
+            if answers():
                 return
-        except StartFailed:
+        except BackendGone:
             raise
         except Exception as error:
             reason = error
-        time.sleep(pause_s)
+        time.sleep(0.02)
     if existing:
-        raise UsageError(f"No {what} answers at {existing}, where the endpoints file says that it is: {reason}")
-    raise StartFailed(f"{what} was not ready within {timeout_s:g} s: {reason}\n  its log ends:\n{last_lines(log)}")
+        raise UsageError(f"No {server.name} answers at {existing}, where the endpoints file says that it is: {reason}")
+    raise StartFailed(
+        f"{program} was not ready within {timeout_s:g} s: {reason}\n  its log ends:\n{last_lines(server.log())}"
+    )
 
 
 class MessageLog:

@@ -8,8 +8,7 @@ from pathlib import Path
 import grpc
 
 from harness.backends.base import Child, Site
-from harness.errors import StartFailed, last_lines
-from harness.services.base import ServiceExit, SinkReading, SinkTap, wait_until
+from harness.services.base import ServiceExit, SinkReading, SinkTap, wait_until_up
 from harness.services.pubsub import probe
 from harness.topology import Bigtable, BigtableHop, Cells, CountedCell, Link, Row, Sighting
 
@@ -42,12 +41,9 @@ class BigtableServer:
         )
 
     def wait_until_ready(self, timeout_s: float = 30.0) -> None:
-        existing = self.direct if self.child is None else ""
-        wait_until(self._answers, timeout_s, self.name, self.log(), 0.02, existing)
+        wait_until_up(self, self._site, self._answers, timeout_s)
 
     def _answers(self) -> bool:
-        if self.child is not None and self._site.children.ended(self.child.pid):
-            raise StartFailed(f"{self.name} died at its start; its log ends:\n{last_lines(self.log())}")
         return probe(self.direct, 1.0) >= 0
 
     def log(self) -> Path:

@@ -27,8 +27,8 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from harness.backends.base import Child, Site
-from harness.errors import HarnessFault, StartFailed, UsageError, last_lines
-from harness.services.base import MessageLog, ServiceExit, TapResult, wait_until
+from harness.errors import HarnessFault, StartFailed, UsageError
+from harness.services.base import MessageLog, ServiceExit, TapResult, wait_until_up
 from harness.topology import Kafka, KafkaHop, Link
 
 #: How the harness's own clients behave: quick to come back after a broker restart, silent while it is away.
@@ -102,15 +102,12 @@ class KafkaServer:
 
     def wait_until_ready(self, timeout_s: float = 60.0) -> None:
         self._admin = self._admin or AdminClient({"bootstrap.servers": self.direct, **CLIENT})
-        existing = self.direct if self.child is None else ""
-        wait_until(self._answers, timeout_s, self.name, self.log(), 0.02, existing)
-        if existing:
+        wait_until_up(self, self._site, self._answers, timeout_s)
+        if self.child is None:
             self._check_listeners()
 
     def _answers(self) -> bool:
         assert self._admin is not None
-        if self.child is not None and self._site.children.ended(self.child.pid):
-            raise StartFailed(f"{self.name} died at its start; its log ends:\n{last_lines(self.log())}")
         return len(self._admin.list_topics(timeout=1).brokers) > 0
 
     def _check_listeners(self) -> None:

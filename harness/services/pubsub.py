@@ -12,8 +12,7 @@ from typing import Any
 import polars as pl
 
 from harness.backends.base import Child, Site
-from harness.errors import StartFailed, last_lines
-from harness.services.base import MessageLog, ServiceExit, TapResult, wait_until
+from harness.services.base import MessageLog, ServiceExit, TapResult, wait_until_up
 from harness.topology import Link, PubSub, PubSubHop
 
 PROJECT = "gauntlet"
@@ -40,13 +39,10 @@ class PubSubServer:
 
     def wait_until_ready(self, timeout_s: float = 30.0) -> None:
         self._clients = clients(self.direct)
-        existing = self.direct if self.child is None else ""
-        wait_until(self._answers, timeout_s, self.name, self.log(), 0.02, existing)
+        wait_until_up(self, self._site, self._answers, timeout_s)
 
     def _answers(self) -> bool:
         assert self._clients is not None
-        if self.child is not None and self._site.children.ended(self.child.pid):
-            raise StartFailed(f"{self.name} died at its start; its log ends:\n{last_lines(self.log())}")
         self._clients[0].list_topics(request={"project": f"projects/{PROJECT}"}, timeout=2, retry=None)
         return True
 

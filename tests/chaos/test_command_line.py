@@ -12,8 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import leftovers
 import psutil
 import pytest
+
+from harness.backends import docker
 
 pytestmark = pytest.mark.chaos
 
@@ -121,21 +124,31 @@ def test_faults_on_links_that_carry_nothing_make_the_run_inconclusive(tmp_path: 
     assert all(f["verdict"] == "pass" for f in verdict["findings"] if f["assertion"] in ("no_loss", "duplicate_rate"))
 
 
-def _begin(out: Path) -> tuple[subprocess.Popen[bytes], list[psutil.Process]]:
-    """A run in mid-flight, and every process of it."""
+@pytest.fixture(params=["process", "docker"])
+def backend(request: pytest.FixtureRequest) -> str:
+    if request.param == "docker" and (reason := docker.why_not()):
+        pytest.skip(f"no containers: {reason}")
+    return str(request.param)
+
+
+def _begin(out: Path, backend: str, stage: str) -> tuple[subprocess.Popen[bytes], list[psutil.Process]]:
+    """A run in mid-flight, and every process of it on this machine."""
+    options = ["--seconds", "2" if stage == "drain" else "30", "--rate", "200"]
     harness = subprocess.Popen(
-        [*GAUNTLET, "run", "steady", "--backend", "process", "--seconds", "30", "--rate", "200", "--out", str(out)],
+        [*GAUNTLET, "run", "steady", "--backend", backend, *options, "--out", str(out)],
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         # A suite that was started in the background ignores Ctrl-C, and its children would inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
+    sign = {"deploy": '"service-start"', "load": '"acked"', "drain": '"stage": "drain"'}[stage]
+    end = time.monotonic() + 90
+    while True:
         histories = list(out.glob("*/history.jsonl"))
-        if histories and '"acked"' in histories[0].read_text():
+        if histories and sign in histories[0].read_text().replace('":"', '": "'):
             break
         assert harness.poll() is None, "the run ended too early"
+        assert time.monotonic() < end, "not in time"
         time.sleep(0.1)
     return harness, psutil.Process(harness.pid).children(recursive=True)
 
@@ -145,7 +158,7 @@ def _left(processes: list[psutil.Process]) -> list[str]:
 
 
 def test_sigkill_in_mid_flight_leaves_nothing_and_a_readable_folder(tmp_path: Path) -> None:
-    harness, processes = _begin(tmp_path)
+    harness, processes = _begin(tmp_path, "process", "load")
     assert len(processes) >= 9, "keeper, four services, three workers, load"
     folders = {Path(word) for p in processes for word in p.cmdline() if "/gauntlet-" in word and word.startswith("/")}
     harness.kill()
@@ -161,16 +174,57 @@ def test_sigkill_in_mid_flight_leaves_nothing_and_a_readable_folder(tmp_path: Pa
     assert (folder / "report.html").is_file()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_stops_everything_and_keeps_what_there_is(tmp_path: Path, number: signal.Signals) -> None:
-    harness, processes = _begin(tmp_path)
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [
+        ("deploy", signal.SIGINT),
+        ("load", signal.SIGINT),
+        ("load", signal.SIGTERM),
+        ("drain", signal.SIGINT),
+    ],
+)
+def test_an_interrupted_run_stops_everything_and_keeps_what_there_is(
+    tmp_path: Path, backend: str, stage: str, number: signal.Signals
+) -> None:
+    volumes = leftovers.volumes() if backend == "docker" else set()
+    harness, processes = _begin(tmp_path, backend, stage)
+    if backend == "docker":
+        assert leftovers.in_docker(harness.pid)
     os.kill(harness.pid, number)
-    assert harness.wait(30) == 130
+    assert harness.wait(40) == 130
     assert _left(processes) == []
+    if backend == "docker":
+        assert leftovers.in_docker(harness.pid) == []
+        assert leftovers.volumes() <= volumes
     folder = next(tmp_path.iterdir())
-    assert (folder / "links.parquet").is_file()
-    assert (folder / "logs" / "kafka.log").is_file()
+    if stage != "deploy":
+        assert (folder / "links.parquet").is_file()
+        assert (folder / "logs" / "kafka.log").is_file()
     assert gauntlet("check", folder).returncode == 3
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(tmp_path: Path, backend: str) -> None:
+    """One of a healthy pipeline and one of a pipeline that loses events: to each its own verdict."""
+
+    def begin(pipeline: str) -> subprocess.Popen[str]:
+        options = ["--pipeline", pipeline, "--backend", backend, "--rate", "1000", "--json"]
+        with open(tmp_path / f"{pipeline}.stderr", "wb") as stderr:
+            return subprocess.Popen(
+                [*GAUNTLET, "run", "restarts", *options, "--out", str(tmp_path / pipeline)],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+
+    runs = [begin(pipeline) for pipeline in ("kappa", "ack-before-write")]
+    said = [run.communicate(timeout=300) for run in runs]
+    verdicts = [json.loads(out.splitlines()[-1]) for out, _ in said]
+    assert [(run.returncode, v["verdict"]) for run, v in zip(runs, verdicts, strict=True)] == [
+        (0, "pass"),
+        (1, "violation"),
+    ]
+    for run in runs:
+        assert backend == "process" or leftovers.in_docker(run.pid) == []
 
 
 @pytest.mark.parametrize(

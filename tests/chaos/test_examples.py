@@ -7,6 +7,7 @@ import pytest
 from assertions import content, duplicate_rate, no_loss, recovery
 from examples.orders.pipeline import hasty_orders, orders
 from faults import kill, partition, pause
+from harness.backends import docker
 from harness.pytest_plugin import Gauntlet, Violation
 from load.profiles import Steady
 
@@ -14,6 +15,13 @@ pytestmark = pytest.mark.chaos
 
 LOAD = Steady(rate=400, seconds=8)
 EXACT = (no_loss(), content(), duplicate_rate("sales", most=0), recovery())
+
+
+@pytest.fixture(autouse=True)
+def _where_it_can_live(pytestconfig: pytest.Config) -> None:
+    """`auto` takes processes by itself; where containers were asked for, the summary says why there are none."""
+    if pytestconfig.getoption("--gauntlet-backend") == "docker" and (reason := docker.cannot_hold(orders)):
+        pytest.skip(reason)
 
 
 def test_the_shop_counts_every_order_once_under_kills_and_a_partition(gauntlet: Gauntlet) -> None:

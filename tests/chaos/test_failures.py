@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from assertions import no_loss
+from assertions import batch_parity, no_loss
+from harness.backends.images import BASE
 from harness.errors import NothingArrives, WorkerDied
 from harness.scenario import Scenario
 from harness.session import Session
@@ -22,7 +24,9 @@ pytestmark = pytest.mark.chaos
 
 
 def with_command(worker: str, command: Sequence[str]) -> Pipeline:
-    workers = [dataclasses.replace(w, command=command) if w.name == worker else w for w in kappa.workers]
+    """In containers it runs in an image that has a shell and not much else."""
+    changed = {"command": command, "image": BASE}
+    workers = [dataclasses.replace(w, **changed) if w.name == worker else w for w in kappa.workers]
     return dataclasses.replace(kappa, workers=workers)
 
 
@@ -47,7 +51,7 @@ def test_a_worker_that_dies_at_its_start_is_told_with_its_last_lines(gauntlet_se
 
 
 def test_a_command_that_does_not_exist_is_told_by_name(gauntlet_session: Session, tmp_path: Path) -> None:
-    with pytest.raises(WorkerDied, match=r"converter cannot be started: \./no-such-converter"):
+    with pytest.raises(WorkerDied, match=r"(?s)converter (cannot be started|dies).*\./no-such-converter"):
         gauntlet_session.run(scenario(with_command("converter", ["./no-such-converter"])), tmp_path)
 
 
@@ -57,6 +61,27 @@ def test_a_pipeline_that_passes_nothing_on_is_told_by_the_hop_that_stays_empty(
     monkeypatch.setattr("harness.run.WARM_UP_WITHIN_S", 4.0)
     with pytest.raises(NothingArrives, match="(?s)No event was seen at the hop 'published' within.*log of converter"):
         gauntlet_session.run(scenario(with_command("converter", ["sleep", "600"])), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["sh", "-c", "echo no such log >&2; exit 5"], "batch truth ended with status 5.*command: sh -c .*no such log"),
+        (["./no-such-batch"], r"batch truth (could not be started|ended with status 127).*\./no-such-batch"),
+    ],
+)
+def test_a_batch_job_that_fails_is_told_and_leaves_parity_open(
+    gauntlet_session: Session, tmp_path: Path, command: list[str], told: str
+) -> None:
+    assert kappa.batch is not None
+    broken = dataclasses.replace(kappa, batch=dataclasses.replace(kappa.batch, command=command, image=BASE))
+    claims = [no_loss(), batch_parity(least=0.95)]
+    run = gauntlet_session.run(Scenario("broken", broken, Steady(rate=100, seconds=2), (), claims), tmp_path)
+    found = {f["assertion"]: f["verdict"] for f in run.verdict["findings"]}
+    assert (found["no_loss"], found["batch_parity"], run.verdict["verdict"]) == ("pass", "inconclusive", "inconclusive")
+    errors = [r["text"] for r in SavedRun.load(run.folder).history if r["kind"] == "error"]
+    assert any(re.search(f"(?s){told}", text) for text in errors), errors
+    assert run.verdict["backend"] == "process" or all(BASE in text for text in errors)
 
 
 def test_a_run_after_a_failed_one_gets_a_stack_of_its_own(gauntlet_session: Session, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -18,11 +20,14 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from faults import kill_broker
-from harness.backends import docker
+from harness.backends import docker, images
 from harness.backends.base import Child, Children, Exit
-from harness.errors import HarnessFault, StartFailed
+from harness.backends.images import BASE
+from harness.errors import BackendGone, HarnessFault, StartFailed, WorkerDied
+from harness.history import History
 from harness.session import Session
 from harness.stack import Stack
+from harness.supervisor import Supervisor
 from harness.topology import UsageError, Worker
 from pipelines_under_test.kappa.pipeline import kappa
 
@@ -233,13 +238,94 @@ def needs_docker() -> None:
         pytest.skip(f"no containers: {reason}")
 
 
-@pytest.mark.usefixtures("needs_docker")
-def test_a_docker_start_that_fails_half_way_is_told_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GAUNTLET_IMAGE_BIGTABLE", "gauntlet/base:1")
+def image_of(ref: str, *instructions: str) -> str:
+    """Makes an image on this machine; it goes with the fixture `made_images`."""
+    lines = "\n".join([f"FROM {BASE}", *instructions])
+    docker.client().images.build(fileobj=io.BytesIO(lines.encode()), tag=ref, rm=True)
+    return ref
+
+
+@pytest.fixture
+def made_images(needs_docker: None) -> Iterator[Callable[..., str]]:
+    made: list[str] = []
+
+    def make(name: str, *instructions: str) -> str:
+        made.append(image_of(f"gauntlet-test/{name}:{uuid.uuid4().hex[:8]}", *instructions))
+        return made[-1]
+
+    yield make
+    for ref in made:
+        docker.client().images.remove(ref, force=True)
+
+
+@pytest.mark.parametrize("kind", images.SERVICES)
+def test_a_docker_service_that_dies_at_its_start_is_told_with_its_image_and_last_lines(
+    kind: str, made_images: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = made_images(kind, 'ENTRYPOINT ["sh", "-c", "echo no room for me >&2; exit 3"]')
+    monkeypatch.setenv(f"GAUNTLET_IMAGE_{kind.upper()}", ref)
     others = set(Left("docker", psutil.Process()).in_docker())
-    with Session("docker") as session, pytest.raises((StartFailed, HarnessFault), match="gcloud|bigtable"):
+    told = rf"(?s)^{kind} died at its start: .*\({ref}\) ended with status 3; its log ends:\n    no room for me$"
+    with Session("docker") as session, pytest.raises(StartFailed, match=told):
         session.stack(kappa)
     assert set(Left("docker", psutil.Process()).in_docker()) == others
+
+
+def test_a_docker_toxiproxy_that_is_none_is_told_with_its_image_and_last_lines(
+    made_images: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = made_images("toxiproxy", 'ENTRYPOINT ["sh", "-c", "echo something else; exec sleep 300"]')
+    monkeypatch.setenv("GAUNTLET_IMAGE_TOXIPROXY", ref)
+    told = rf"(?s)^toxiproxy .*\({ref}\) was not ready: .*its log ends:\n    something else"
+    with Session("docker") as session, pytest.raises(StartFailed, match=told):
+        session.stack(kappa)
+
+
+@pytest.mark.parametrize("kind", images.SERVICES)
+def test_a_docker_image_without_the_program_is_told_by_name(
+    kind: str, made_images: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = made_images(kind, f'ENTRYPOINT ["no-such-{kind}"]')
+    monkeypatch.setenv(f"GAUNTLET_IMAGE_{kind.upper()}", ref)
+    others = set(Left("docker", psutil.Process()).in_docker())
+    told = rf"a container of {ref} could not be started: .*no-such-{kind}"
+    with Session("docker") as session, pytest.raises(HarnessFault, match=told):
+        session.stack(kappa)
+    assert set(Left("docker", psutil.Process()).in_docker()) == others
+
+
+@pytest.mark.usefixtures("needs_docker")
+def test_a_docker_worker_whose_image_cannot_be_had_is_told_before_anything_starts() -> None:
+    workers = [dataclasses.replace(kappa.workers[0], image="gauntlet.invalid/no-such:1"), *kappa.workers[1:]]
+    pipeline = dataclasses.replace(kappa, workers=workers)
+    told = r"(?s)Images of kappa .*gauntlet\.invalid/no-such:1 \(of preprocessor\): .*docker build -t NAME"
+    with Session("docker") as session, pytest.raises(UsageError, match=told):
+        session.prepare(pipeline)
+    assert kappa.batch is not None
+    pipeline = dataclasses.replace(kappa, batch=dataclasses.replace(kappa.batch, image="Not:A:Name"))
+    with Session("docker") as session, pytest.raises(UsageError, match=r"Not:A:Name \(of the batch job\): "):
+        session.prepare(pipeline)
+
+
+@pytest.mark.usefixtures("needs_docker")
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [(["./no-such-program"], "no-such-program"), (["sh", "-c", "echo no such queue >&2; exit 3"], "no such queue")],
+)
+def test_a_docker_worker_that_ends_at_once_is_told_with_its_image_and_last_lines(
+    tmp_path: Path, command: list[str], said: str
+) -> None:
+    """The daemon starts both: it is the init process in front that does not find the first one's program."""
+    with Session("docker") as session:
+        site = session.prepare(kappa).site(kappa)
+        supervisor = Supervisor(site.children, History(tmp_path / "history.jsonl"))
+        log = tmp_path / "log"
+        launch, told = site.launch("brief", Worker("brief", command, image=BASE), {}, log)
+        supervisor.start("brief", launch, told, log)
+        ends = rf"(?s)^The worker brief dies at its start .*  its command: .* \(in {BASE}\)\n  its log ends:\n.*{said}"
+        with pytest.raises(WorkerDied, match=ends):
+            until(supervisor.check_started, 30)
+        supervisor.stop_all()
 
 
 @pytest.mark.usefixtures("needs_docker")
@@ -266,6 +352,7 @@ def test_a_docker_worker_runs_its_command_whatever_its_image_starts_by_itself(tm
 
 @pytest.mark.usefixtures("needs_docker")
 def test_ends_are_heard_of_after_docker_broke_off_its_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon is there all the time; test_docker_away.py has those that are not."""
     with Session("docker") as session:
         backend: Any = session.prepare(kappa)
         keeper, image = backend.containers, backend.images["worker"].ref
@@ -280,9 +367,10 @@ def test_ends_are_heard_of_after_docker_broke_off_its_stream(tmp_path: Path, mon
         keeper._events.close()  # the first end is told once more, and must not be taken for one of the second life
         time.sleep(1)
         assert keeper.ended(again.pid) is None
+        monkeypatch.setattr(docker, "AWAY_AT_MOST_S", 2.0)
         monkeypatch.setattr(keeper, "_ends", lambda since: iter(()))
         keeper._events.close()
-        with pytest.raises(HarnessFault, match="no longer tells which containers end"):
+        with pytest.raises(BackendGone, match="its stream of events ends at once"):
             until(lambda: keeper.ended(again.pid))
 
 
@@ -306,7 +394,10 @@ def test_nothing_is_made_in_docker_once_all_is_being_removed(tmp_path: Path) -> 
 
 def test_without_a_daemon_docker_is_refused_and_auto_takes_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")
-    with Session("docker") as session, pytest.raises(UsageError, match="No Docker daemon answers"):
+    with (
+        Session("docker") as session,
+        pytest.raises(UsageError, match="No Docker daemon answers at unix:///nonexistent.sock .No such file"),
+    ):
         session.prepare(kappa)
     with Session("auto") as session:
         made = session.prepare(kappa)

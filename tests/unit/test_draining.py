@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,13 +50,14 @@ def drained(
     quiet: float = 0.3,
     sink: SinkTap | None = None,
     stuck: float = 1.2,
+    check: Callable[[], bool] = lambda: False,
 ) -> tuple[str, dict[str, Any], float]:
     """The reason, its record, and how long it took; time-outs a hundredth of the real ones."""
     monkeypatch.setattr(draining, "STUCK_AFTER_S", stuck)
     monkeypatch.setattr(draining, "CAP_S", stuck + 0.8)
     pipeline: Pipeline = kappa.__class__(**{**vars(kappa), "max_quiet_s": quiet})
     taps: Any = {h.name: Tap(100) for h in kappa.hops} | {"aggregates": sink or Tap(aggregates, moving)}
-    stack: Any = SimpleNamespace(servers={"kafka": SimpleNamespace(lag=lambda group, topic: lag)})
+    stack: Any = SimpleNamespace(servers={"kafka": SimpleNamespace(lag=lambda group, topic: lag)}, check=check)
     supervisor: Any = SimpleNamespace(crash_loop=lambda since: crashing, down=lambda: list(down), unstartable=list)
     names = {n: n for n in pipeline.resources()}
     history = History(tmp_path / "history.jsonl")
@@ -134,3 +136,19 @@ def test_groups_that_are_shared_have_a_lag_for_each_topic() -> None:
 
 def test_what_never_comes_to_rest_ends_at_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert drained(tmp_path, monkeypatch, moving=True)[0] == "cap"
+
+
+def test_while_ends_were_not_known_it_was_not_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker may have died then, and what it held is yet to come: the quiet starts over."""
+    begin = time.monotonic()
+    away = [True]
+
+    def check() -> bool:
+        if away and time.monotonic() - begin > 0.4:
+            time.sleep(0.4)  # the daemon is away, and then back
+            return away.pop()
+        return False
+
+    reason, _, took = drained(tmp_path, monkeypatch, quiet=0.6, check=check)
+    assert reason == "drained"
+    assert took >= 0.4 + 0.4 + 0.6
