@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,8 +22,13 @@ from assertions.base import (
     observed,
     parameters,
 )
+from assertions.bursts import Bursts, most_within, sizes_by_time
+from assertions.sight import due_s
 from harness.store import SavedRun
 from harness.topology import UsageError
+
+#: Of the interval that is shown where none is asked for.
+SHOWN_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -39,20 +44,25 @@ class DuplicateRate:
     hop          the hop's name
     least        below it nothing is wrong with the pipeline: deduplication was not exercised, inconclusive. A statement
                  about this run, so it is compared as it stands.
-    most         above it: violation. 0 is exact: a single duplicate breaks it. Any other bound is a statement about the
-                 pipeline, of which this run is a sample: it is broken, or kept, when the interval of the rate lies
-                 wholly on one side of it; an interval that straddles it is inconclusive, with the number of events that
-                 would decide at the rate seen.
-    confidence   of that interval: Wilson's score interval for the share of surplus messages among all messages, turned
-                 into a rate. Events are taken as independent; where duplicates come in bursts the true interval is
-                 wider.
+    most         above it: violation. 0 is exact: a single duplicate breaks it.
+    confidence   None: the bound is on the rate of this very run, which is a census, and compared as it stands. A share
+                 (0.95): the bound is on the rate that lies behind it, of which the run is a sample. It is broken, or
+                 kept, when the interval of the rate lies wholly on one side of it; an interval that straddles it is
+                 inconclusive, with the number of events that would decide at the rate seen. Bounds of 0 and of 1 and
+                 more have no interval.
+
+    The interval takes bursts of duplicates as independent, not duplicates (`bursts.py` has its source). A burst is what
+    was doubled within one second, by when the further copies were seen: at a hop by its tap; at the sink where it shows
+    when each event was counted, else a burst is the surplus of one window of event time.
 
     Figures
         hop, messages, events (distinct; at the sink: counted and must arrive), extra (messages beyond the first of
-        their event), rate, least, most, confidence, low and high (the interval), doubled (distinct events with more
-        than one message), copies (the most messages of one event); at the sink instead of the last two: cells,
-        cells_too_high, undecided_cells; events_needed where the interval straddles the bound; attribution: where and
-        why, by class (see `attribution`)
+        their event), rate, least, most, confidence, low and high (the interval where 0 < most < 1, at 95 % if no
+        confidence is asked for; else null), bursts (how many), largest_burst, doubled (distinct events with more than
+        one message), copies (the most messages of one event); at the sink instead of the last two: cells,
+        cells_too_high, undecided_cells; events_needed and bursts_needed where the interval straddles the bound (null:
+        no number would decide); attribution: where
+        and why, by class (see `attribution`)
     Examples
         at a hop: event, copies, seen_s (of the first copies, after the load's start), the most copied first
         at the sink: the cell with its expected and counted count and weight, the greatest surplus first, and
@@ -63,7 +73,7 @@ class DuplicateRate:
     hop: str
     least: float = 0.0
     most: float = 0.0
-    confidence: float = 0.95
+    confidence: float | None = None
 
     name: ClassVar[str] = "duplicate_rate"
 
@@ -72,9 +82,10 @@ class DuplicateRate:
             raise UsageError(
                 f"duplicate_rate of {self.hop}: needs 0 <= least <= most, not least {self.least:g}, most {self.most:g}."
             )
-        if not 0 < self.confidence < 1:
+        if self.confidence is not None and not 0 < self.confidence < 1:
             raise UsageError(
-                f"duplicate_rate of {self.hop}: confidence must be between 0 and 1, not {self.confidence:g}."
+                f"duplicate_rate of {self.hop}: confidence must be a share between 0 and 1, such as 0.95, or None for "
+                f"a bound on this run's own rate; not {self.confidence:g}."
             )
 
     def params(self) -> dict[str, Any]:
@@ -91,14 +102,16 @@ class DuplicateRate:
         places = run.messages(self.hop)["place"].to_numpy()
         known = places[places >= 0]
         copies = np.bincount(known, minlength=len(run.events))
-        messages, events = len(known), int((copies > 0).sum())
+        messages = len(known)
         figures: dict[str, Any] = {
             "doubled": int((copies > 1).sum()),
             "copies": int(copies.max(initial=0)),
         }
         parts = not_certified(run, [self.hop])
-        examples = [] if messages == events else self._copied(run, copies)
-        return self._judge(parts, not parts, messages, events, figures, examples)
+        examples = self._copied(run, copies) if messages > (copies > 0).sum() else []
+        seen = run.messages(self.hop).filter(pl.col("place") >= 0).sort("seen_ms").select("place", "seen_ms")
+        bursts = _by_time(seen, seen.filter(pl.col("place").is_first_distinct())["seen_ms"])
+        return self._judge(parts, not parts, bursts, figures, examples)
 
     def _copied(self, run: SavedRun, copies: np.ndarray) -> list[dict[str, Any]]:
         # A stable sort, so that among equals the earlier event comes first.
@@ -120,7 +133,8 @@ class DuplicateRate:
         certified = not parts
         frame = sink_cells.compared(run)
         events = int(run.settled().must_arrive.sum())
-        high = frame.filter((pl.col("excess") > 0) & ~pl.col("undecided"))
+        wrong = (pl.col("excess") > 0) & ~pl.col("undecided")
+        high = frame.filter(wrong)
         undecided = frame.filter((pl.col("excess") > 0) & pl.col("undecided"))
         if undecided.height:
             parts.append(
@@ -132,7 +146,7 @@ class DuplicateRate:
         hidden = frame.filter((pl.col("excess") == 0) & (pl.col("residue") != 0))
         if hidden.height:
             parts.append(Part("inconclusive", f"a loss may hide duplicates in {counted_noun(hidden.height, 'cell')}"))
-        extra = sink_cells.most_of_any_group(high, "excess")
+        bursts = self._bursts_at_sink(run, frame, wrong, events)
         figures = {
             "cells": frame.height,
             "cells_too_high": high.height,
@@ -140,71 +154,95 @@ class DuplicateRate:
         }
         high = high.sort("excess", *sink_cells.CELL, descending=[True, False, False, False, False])
         examples = sink_cells.described(run, high, MOST_EXAMPLES)
-        return self._judge(parts, certified, events + extra, events, figures, examples)
+        return self._judge(parts, certified, bursts, figures, examples)
+
+    def _bursts_at_sink(self, run: SavedRun, frame: pl.DataFrame, wrong: pl.Expr, events: int) -> Bursts:
+        """The surplus of the cells, which alone counts, split by when single events were counted more than once, where
+        the sink shows that and all of it; else by the windows of the cells."""
+        extra = sink_cells.most_of_any_group(frame.filter(wrong), "excess")
+        seen = run.sightings(self.hop)
+        if seen is not None and events:
+            seen = seen.filter(pl.col("place") >= 0).sort("seen_ms").select("place", "seen_ms")
+            bursts = _by_time(seen, pl.Series(due_s(run)[run.settled().must_arrive] * 1000))
+            if bursts.extra == extra:
+                return dataclasses.replace(bursts, events=events)
+        group = ["dimension", "window_s"]
+        windows = frame.group_by(*group, "window_start_ms").agg(
+            pl.col("expected").sum(), surplus=pl.col("excess").filter(wrong).sum()
+        )
+        sums = (
+            windows.group_by(group)
+            .agg(pl.col("surplus").sum())
+            .sort("surplus", *group, descending=[True, False, False])
+        )
+        windows = windows.join(sums.head(1), on=group, how="semi").sort("window_start_ms")
+        sizes = windows.filter(pl.col("surplus") > 0)["surplus"].to_list()
+        return Bursts(tuple(sizes), int(windows["expected"].max() or 0), events)  # type: ignore[arg-type]
 
     def _judge(
         self,
         parts: list[Part],
         certified: bool,
-        messages: int,
-        events: int,
+        bursts: Bursts,
         more: dict[str, Any],
         examples: list[dict[str, Any]],
     ) -> Finding:
-        extra = messages - events
-        figures: dict[str, Any] = {"hop": self.hop, "messages": messages, "events": events, "extra": extra}
-        bounds = {"least": self.least, "most": self.most, "confidence": self.confidence}
+        extra, events = bursts.extra, bursts.events
+        figures: dict[str, Any] = {"hop": self.hop, "messages": events + extra, "events": events, "extra": extra}
+        figures |= {"rate": None, "least": self.least, "most": self.most, "confidence": self.confidence}
+        figures |= {
+            "low": None,
+            "high": None,
+            "bursts": len(bursts.sizes),
+            "largest_burst": max(bursts.sizes, default=0),
+        }
+        figures |= more
         if not events:
-            figures |= {"rate": None, **bounds, "low": None, "high": None, **more}
             # A surplus where nothing must arrive is still a surplus; without any it says nothing.
             parts.append(Part("inconclusive", f"no event to judge by at {self.hop}"))
             return finding(self.name, parts, "", figures, examples)
         rate = extra / events
-        low, high = rate_interval(extra, messages, self.confidence)
-        figures |= {"rate": round(rate, 6), **bounds, "low": round(low, 6), "high": round(high, 6), **more}
+        figures["rate"] = round(rate, 6)
         told = f"{counted_noun(extra, 'duplicate')} of {counted_noun(events, 'event')} at {self.hop} ({rate:.3%})"
+        if 0 < self.most < 1:
+            low, high = bursts.interval(self.confidence or SHOWN_CONFIDENCE)
+            figures |= {"low": round(low, 6), "high": round(high, 6)}
         if not certified:
             # More may have been there, or less.
             parts.append(Part("inconclusive", told))
-        elif self.most == 0:
-            if extra:
-                parts.append(Part("violation", f"{told}, none is allowed"))
-        elif low > self.most:
-            parts.append(Part("violation", f"{told}, at least {low:.3%}; allowed are {self.most:.3%}"))
-        elif high > self.most:
-            needed = events_needed(rate, self.most, self.confidence)
-            figures["events_needed"] = needed
-            how = f"about {needed:,} events would decide" if needed else "no number of events would decide"
-            parts.append(
-                Part("inconclusive", f"{told}, {low:.3%} … {high:.3%}: the bound {self.most:.3%} lies within; {how}")
-            )
+        elif self.confidence is not None and 0 < self.most < 1:
+            interval = f"{low:.3%} … {high:.3%} by {counted_noun(len(bursts.sizes), 'burst')}"
+            if low > self.most:
+                parts.append(Part("violation", f"{told}, {interval}; allowed are {self.most:.3%}"))
+            elif high > self.most:
+                parts.append(self._undecided(f"{told}, {interval}", bursts, figures))
+            told = f"{told}, {interval}"
+        elif rate > self.most:
+            allowed = f"allowed are {self.most:.3%}" if self.most else "none is allowed"
+            parts.append(Part("violation", f"{told}, {allowed}"))
         if rate < self.least:
             parts.append(
                 Part("inconclusive", f"deduplication was not exercised: {told}, at least {self.least:.3%} are wanted")
             )
         return finding(self.name, parts, f"{told}, allowed are {self.most:.3%}", figures, examples)
 
+    def _undecided(self, told: str, bursts: Bursts, figures: dict[str, Any]) -> Part:
+        """The part that says what would decide; adds it to the figures."""
+        assert self.confidence is not None
+        needed = bursts.events_needed(self.most, self.confidence)
+        scale = (needed or 0) / bursts.events
+        figures["events_needed"] = needed
+        figures["bursts_needed"] = math.ceil(scale * len(bursts.sizes)) if needed else None
+        how = "no number of events would decide"
+        if needed:
+            how = f"about {needed:,} events would decide"
+            if bursts.sizes:
+                how += f", with {counted_noun(figures['bursts_needed'], 'burst')} among them"
+        return Part("inconclusive", f"{told}: the bound {self.most:.3%} lies within; {how}")
 
-def rate_interval(extra: int, messages: int, confidence: float) -> tuple[float, float]:
-    """Wilson's score interval of extra / messages, as a rate of extra to the messages that are not extra."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = extra / messages
-    middle = share + z * z / (2 * messages)
-    half = z * math.sqrt(share * (1 - share) / messages + z * z / (4 * messages * messages))
-    scale = 1 + z * z / messages
-    low = 0.0 if extra == 0 else max(0.0, (middle - half) / scale)
-    high = min(1.0, (middle + half) / scale)
-    return low / (1 - low), high / (1 - high) if high < 1 else math.inf
 
-
-def events_needed(rate: float, bound: float, confidence: float) -> int | None:
-    """How many events would decide whether a rate keeps a bound, if the rate stays as seen; None if they are equal.
-
-    Wilson's interval excludes a share exactly when the score test does, which gives the number at once.
-    """
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    seen, allowed = rate / (1 + rate), bound / (1 + bound)
-    if math.isclose(seen, allowed, rel_tol=1e-9):
-        return None
-    messages = z * z * allowed * (1 - allowed) / (seen - allowed) ** 2
-    return math.ceil(messages / (1 + rate)) + 1
+def _by_time(seen: pl.DataFrame, moments_ms: pl.Series) -> Bursts:
+    """The bursts of messages (place, seen_ms; by time), and of these moments what one burst could have doubled."""
+    first = seen["place"].is_first_distinct()
+    sizes = sizes_by_time(seen.filter(~first)["seen_ms"].to_numpy() / 1000)
+    return Bursts(tuple(sizes), most_within(moments_ms.to_numpy() / 1000), int(first.sum()))

@@ -46,22 +46,25 @@ class Redeliver(Fault):
         """More bytes were delivered afterwards than the newly published messages explain.
 
         A redelivery is invisible to a tap, which has a subscription of its own, so it is measured on the links of the
-        workers that pull: bytes a message before the seek, against bytes a message after it.
+        workers that pull: bytes a message before any seek, against bytes a message after this one and before the next.
         """
         proofs: list[tuple[bool, str]] = []
         figures: dict[str, object] = {}
         for subscription, seen in window.observations.get("sought", {}).items():
             begin, end = float(run.links["t"].min() or 0), float(run.links["t"].max() or 0)  # type: ignore[arg-type]
+            seeks = [w.start for w in run.faults() if subscription in w.observations.get("sought", {})]
+            first = min([window.start, *seeks])
+            until = min((seek for seek in seeks if seek > window.start), default=end)
             idle = sum(idle_rate(run, link) for link in seen["links"])
 
             def delivered(a: float, b: float, links: list[str] = seen["links"], idle: float = idle) -> float:
                 return max(0.0, sum(flow(run, link, a, b)["responses"] for link in links) - idle * (b - a))
 
-            old = arrived(run, seen["hop"], begin, window.start)
-            new = arrived(run, seen["hop"], window.start, end)
+            old = arrived(run, seen["hop"], begin, first)
+            new = arrived(run, seen["hop"], window.start, until)
             again = arrived(run, seen["hop"], window.start - seen["back_s"], window.start)
-            a_message = delivered(begin, window.start) / old if old else 0.0
-            extra = delivered(window.start, end) - a_message * new
+            a_message = delivered(begin, first) / old if old else 0.0
+            extra = delivered(window.start, until) - a_message * new
             messages = round(extra / a_message) if a_message else 0
             figures[subscription] = {
                 "due_again": again,

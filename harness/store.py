@@ -242,7 +242,8 @@ class SavedRun:
         return self.once(("events at", name), make)
 
     def sightings(self, sink: str) -> pl.DataFrame | None:
-        """When single events became visible in the sink, if it shows that: producer, sequence, seen_ms, place."""
+        """When single events were counted in the sink, if it shows that, a row each time: producer, sequence, seen_ms,
+        place."""
         path = self.folder.sightings(sink)
         if not path.is_file():
             return None

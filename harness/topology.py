@@ -221,7 +221,8 @@ class Row:
 class BigtableHop(Hop):
     """A Bigtable table of counts. `cells` turns a row into counts; several rows may add to one cell.
 
-    `sightings`, where the rows show single events, yields when each became durable by the server's clock.
+    `sightings`, where the rows show single events, yields when each became durable by the server's clock, once for
+    each time that it is counted.
     """
 
     table: str = ""

@@ -357,21 +357,15 @@ class SinkResult(TapResult):
         self._sightings = sightings
 
     def sightings(self, run: str) -> pl.DataFrame | None:
-        """When each event of this run became visible first; None where the sink does not show single events."""
+        """When each event of this run was counted, a row each time; None where the sink does not show single events."""
         from load.events import parse_event_id
 
         if self._sightings is None:
             return None
-        first: dict[tuple[int, int], float] = {}
-        for sighting in self._sightings:
-            parsed = parse_event_id(sighting.event_id)
-            if parsed and parsed[0] == run:
-                key = (parsed[1], parsed[2])
-                first[key] = min(sighting.seen_ms, first.get(key, sighting.seen_ms))
-        return pl.DataFrame(
-            {
-                "producer": pl.Series([k[0] for k in first], dtype=pl.Int32),
-                "sequence": pl.Series([k[1] for k in first], dtype=pl.Int64),
-                "seen_ms": pl.Series(list(first.values()), dtype=pl.Float64),
-            }
-        )
+        rows = [
+            (parsed[1], parsed[2], sighting.seen_ms)
+            for sighting in self._sightings
+            if (parsed := parse_event_id(sighting.event_id)) and parsed[0] == run
+        ]
+        schema = {"producer": pl.Int32, "sequence": pl.Int64, "seen_ms": pl.Float64}
+        return pl.DataFrame(rows, schema=schema, orient="row").sort("seen_ms", maintain_order=True)

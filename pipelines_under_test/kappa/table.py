@@ -69,6 +69,19 @@ class Table:
         """The rows of that range of keys which have cells of that family; all families of them. Raises as `write`."""
         return self.connection.insist("read rows", lambda channel: self._read(channel, start, end, family))
 
+    def read_rows(self, keys: Sequence[bytes], family: str) -> list[StoredRow]:
+        """Those of these rows that have cells of that family; no other families of them. Raises as `write`."""
+        request = RawRead(table_name=self.name)
+        request.rows.row_keys.extend(keys)
+        request.filter.family_name_regex_filter = family
+        raw = request.SerializeToString()
+
+        def attempt(channel: grpc.Channel) -> list[StoredRow]:
+            call = channel.unary_stream("/google.bigtable.v2.Bigtable/ReadRows", None, RawChunks.FromString)
+            return assemble(call(raw, timeout=rpc.ATTEMPT_S))
+
+        return self.connection.insist("read rows", attempt)
+
     def _read(self, channel: grpc.Channel, start: bytes, end: bytes, family: str) -> list[StoredRow]:
         request = RawRead(table_name=self.name)
         request.rows.row_ranges.add(start_key_closed=start, end_key_open=end)

@@ -20,7 +20,7 @@ from google.cloud.bigtable_admin_v2.types import ColumnFamily, ModifyColumnFamil
 
 from pipelines_under_test.kappa import aggregator, rpc
 from pipelines_under_test.kappa.aggregator import Update
-from pipelines_under_test.kappa.table import RawChunks, RawRead, Table, assemble, seen_entry
+from pipelines_under_test.kappa.table import seen_entry
 from pipelines_under_test.mutants import sums
 
 RawModify: Any = ModifyColumnFamiliesRequest.pb()
@@ -68,7 +68,7 @@ class Increment(aggregator.Write):
             _seen.clear()
         missing = [key for key in keys if key not in _seen]
         if missing:
-            for row in read_rows(self.table, missing):
+            for row in self.table.read_rows(missing, "seen"):
                 _seen[row.key] = {qualifier for family, qualifier in row.cells if family == "seen"}
             for key in missing:
                 _seen.setdefault(key, set())
@@ -88,19 +88,6 @@ def increment(key: bytes, cells: dict[bytes, tuple[bytes, Update]]) -> Any:
         cell.timestamp.raw_timestamp_micros = 0
         cell.input.int_value = amount
     return entry
-
-
-def read_rows(table: Table, keys: list[bytes]) -> Any:
-    request = RawRead(table_name=table.name)
-    request.rows.row_keys.extend(keys)
-    request.filter.family_name_regex_filter = "seen"
-    raw = request.SerializeToString()
-
-    def attempt(channel: grpc.Channel) -> Any:
-        call = channel.unary_stream("/google.bigtable.v2.Bigtable/ReadRows", None, RawChunks.FromString)
-        return assemble(call(raw, timeout=rpc.ATTEMPT_S))
-
-    return table.connection.insist("read rows", attempt)
 
 
 def main() -> int:

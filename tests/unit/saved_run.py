@@ -99,6 +99,8 @@ class World:
         self.events: list[dict[str, Any]] = []
         self.drained: dict[str, Any] = {"reason": "drained", "waited_s": 13.0, "missing": {}}
         self.show_sightings = True
+        #: whether the sightings of the sink show each time that an event was counted, and not only the first
+        self.show_every_count = False
         self.tap_twice: set[str] = set()
 
     # -- planting ----------------------------------------------------------------------------------------------
@@ -367,7 +369,8 @@ class World:
         )
 
     def seen(self) -> pl.DataFrame:
-        place = np.flatnonzero(self.copies[self.sink()] > 0)
+        times = self.copies[self.sink()] if self.show_every_count else np.minimum(self.copies[self.sink()], 1)
+        place = np.repeat(np.arange(len(times)), times)
         seen = (self.due_s[place] + self.delay[self.sink()][place]) * 1000
         return pl.DataFrame(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import polars as pl
 import pytest
 from saved_run import World
 
-from assertions.duplicate_rate import DuplicateRate, events_needed, rate_interval
+from assertions.duplicate_rate import DuplicateRate
 from harness.topology import UsageError
+from load.profiles import Steady
 
 HOPS_WITH_IDS = ["source", "intermediate", "published"]
 
@@ -106,47 +108,97 @@ def test_poison_that_is_counted_holds_too_much(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- bounds
 
 
-def _with_rate(extra: int) -> World:
+def _doubled(*groups: range, copies: int = 1) -> World:
+    """Events doubled at `published`, each group of places of sound events in a burst of its own (the load is 200/s)."""
     world = World()
-    return world.double("published", *(int(p) for p in world.sound[:extra]))
+    for group in groups:
+        world.copies["published"][world.sound[group.start : group.stop : group.step]] += copies
+    return world
+
+
+#: 99 single duplicates, one each 0.1 s of the load: ten bursts.
+SPREAD = range(0, 1970, 20)
 
 
 def test_below_the_lower_bound_deduplication_was_not_exercised(tmp_path: Path) -> None:
-    finding = DuplicateRate("published", least=0.02, most=1.0).check(_with_rate(20).save(tmp_path))
+    finding = DuplicateRate("published", least=0.02, most=1.0).check(_doubled(range(20)).save(tmp_path))
     assert finding.verdict == "inconclusive"
     assert "deduplication was not exercised" in finding.summary
 
 
-def test_between_the_bounds(tmp_path: Path) -> None:
-    finding = DuplicateRate("published", least=0.02, most=0.2).check(_with_rate(100).save(tmp_path))
+def test_a_rate_at_the_lower_bound_exercised_deduplication(tmp_path: Path) -> None:
+    finding = DuplicateRate("published", least=20 / 1970, most=1.0).check(_doubled(range(20)).save(tmp_path))
     assert finding.verdict == "pass"
-    low, high = finding.figures["low"], finding.figures["high"]
-    assert finding.figures["rate"] == pytest.approx(100 / 1970, abs=1e-6)
-    assert low < 100 / 1970 < high < 0.2
 
 
-def test_wholly_above_the_upper_bound(tmp_path: Path) -> None:
-    finding = DuplicateRate("published", most=0.02).check(_with_rate(100).save(tmp_path))
+@pytest.mark.parametrize(("most", "verdict"), [(98 / 1970, "violation"), (99 / 1970, "pass"), (100 / 1970, "pass")])
+def test_without_a_confidence_the_rate_of_the_run_itself_is_compared(tmp_path: Path, most: float, verdict: str) -> None:
+    finding = DuplicateRate("published", least=0.02, most=most).check(_doubled(SPREAD).save(tmp_path))
+    assert (finding.verdict, finding.figures["confidence"]) == (verdict, None)
+    assert finding.figures["extra"] == 99
+    assert finding.figures["low"] < finding.figures["rate"] < finding.figures["high"]
+    assert finding.summary.endswith(f"allowed are {most:.3%}")
+
+
+def test_with_a_confidence_the_whole_interval_within_is_a_pass(tmp_path: Path) -> None:
+    finding = DuplicateRate("published", least=0.02, most=0.12, confidence=0.95).check(_doubled(SPREAD).save(tmp_path))
+    assert finding.verdict == "pass"
+    assert (finding.figures["bursts"], finding.figures["largest_burst"]) == (10, 11)
+    assert finding.figures["low"] < 99 / 1970 < finding.figures["high"] <= 0.12
+    assert "by 10 bursts" in finding.summary
+    assert "events_needed" not in finding.figures
+
+
+def test_with_a_confidence_the_whole_interval_above_is_a_violation(tmp_path: Path) -> None:
+    finding = DuplicateRate("published", most=0.02, confidence=0.95).check(_doubled(SPREAD).save(tmp_path))
     assert finding.verdict == "violation"
     assert finding.figures["low"] > 0.02
+    assert "allowed are 2.000%" in finding.summary
 
 
-@pytest.mark.parametrize("extra", [95, 105])
-def test_straddling_the_bound_says_how_many_events_would_decide(tmp_path: Path, extra: int) -> None:
-    finding = DuplicateRate("published", most=100 / 1970).check(_with_rate(extra).save(tmp_path))
+@pytest.mark.parametrize("most", [0.03, 0.07])
+def test_an_interval_that_straddles_the_bound_says_what_would_decide(tmp_path: Path, most: float) -> None:
+    finding = DuplicateRate("published", most=most, confidence=0.95).check(_doubled(SPREAD).save(tmp_path))
     assert finding.verdict == "inconclusive"
-    needed = finding.figures["events_needed"]
+    needed, bursts = finding.figures["events_needed"], finding.figures["bursts_needed"]
     assert needed > 1970
-    # With so many events at the same rate the interval does lie on one side.
-    rate, bound = extra / 1970, 100 / 1970
-    low, high = rate_interval(round(needed * rate), needed + round(needed * rate), 0.95)
-    assert high < bound * 1.0005 if extra < 100 else low > bound * 0.9995
+    assert bursts == math.ceil(needed / 1970 * 10)
+    assert f"about {needed:,} events would decide, with {bursts} bursts among them" in finding.summary
 
 
 def test_a_rate_at_the_very_bound_is_never_decided(tmp_path: Path) -> None:
-    finding = DuplicateRate("published", most=100 / 1970).check(_with_rate(100).save(tmp_path))
+    finding = DuplicateRate("published", most=99 / 1970, confidence=0.95).check(_doubled(SPREAD).save(tmp_path))
     assert finding.verdict == "inconclusive"
-    assert finding.figures["events_needed"] is None
+    assert (finding.figures["events_needed"], finding.figures["bursts_needed"]) == (None, None)
+    assert "no number of events would decide" in finding.summary
+
+
+def test_as_many_duplicates_in_fewer_bursts_prove_less(tmp_path: Path) -> None:
+    """A hundred events of one retried request are one accident, and not a hundred."""
+    bound = DuplicateRate("published", most=0.12, confidence=0.95)
+    spread = bound.check(_doubled(SPREAD).save(tmp_path / "spread"))
+    one = bound.check(_doubled(range(500, 599)).save(tmp_path / "one"))
+    assert spread.figures["extra"] == one.figures["extra"] == 99
+    assert (one.figures["bursts"], one.figures["largest_burst"]) == (1, 99)
+    assert (spread.verdict, one.verdict) == ("pass", "inconclusive")
+    assert one.figures["low"] < spread.figures["low"] < spread.figures["high"] < one.figures["high"]
+
+
+def test_no_duplicate_at_all_says_little_of_a_rate(tmp_path: Path) -> None:
+    """One burst could have doubled a second's worth, 200 of 1970 events, and may have failed to happen by chance."""
+    run = World().save(tmp_path)
+    finding = DuplicateRate("published", most=0.1, confidence=0.95).check(run)
+    assert (finding.verdict, finding.figures["bursts"], finding.figures["bursts_needed"]) == ("inconclusive", 0, 0)
+    assert finding.figures["high"] == pytest.approx(3.689 * 200 / 1970, rel=0.02)
+    assert finding.figures["events_needed"] == pytest.approx(1970 * finding.figures["high"] / 0.1, rel=0.002)
+    assert "among them" not in finding.summary
+    assert DuplicateRate("published", most=0.1).check(run).verdict == "pass"  # of this very run
+
+
+@pytest.mark.parametrize(("most", "verdict"), [(0.0, "violation"), (1.0, "pass")])
+def test_bounds_of_zero_and_one_are_exact_whatever_the_confidence(tmp_path: Path, most: float, verdict: str) -> None:
+    finding = DuplicateRate("published", most=most, confidence=0.95).check(_doubled(range(1)).save(tmp_path))
+    assert (finding.verdict, finding.figures["low"], finding.figures["high"]) == (verdict, None, None)
 
 
 def test_more_than_one_copy_an_event_is_a_rate_above_one(tmp_path: Path) -> None:
@@ -157,40 +209,42 @@ def test_more_than_one_copy_an_event_is_a_rate_above_one(tmp_path: Path) -> None
     assert finding.figures["rate"] == 2.0
 
 
-def test_wilsons_interval_against_known_values() -> None:
-    # 10 of 100 at 95 %: 5.523 % … 17.437 % (Newcombe 1998 gives the formula; the digits are computed by hand).
-    low, high = rate_interval(10, 100, 0.95)
-    assert low / (1 + low) == pytest.approx(0.05523, abs=1e-5)
-    assert high / (1 + high) == pytest.approx(0.17437, abs=1e-5)
-    assert rate_interval(0, 50, 0.95)[0] == 0.0
-    assert rate_interval(0, 50, 0.95)[1] > 0.05
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0, -0.95, math.nan])
+def test_a_confidence_that_cannot_be(confidence: float) -> None:
+    with pytest.raises(UsageError, match="a share between 0 and 1, such as 0.95"):
+        DuplicateRate("published", most=0.1, confidence=confidence)
 
 
-def test_the_interval_holds_the_true_rate_about_as_often_as_it_says() -> None:
-    generator = np.random.default_rng(1)
-    n, rate = 5_000, 0.05
-    hits = 0
-    for _ in range(1000):
-        extra = int(generator.binomial(n, rate / (1 + rate)))
-        low, high = rate_interval(extra, n, 0.95)
-        hits += low <= rate <= high
-    assert 0.93 < hits / 1000 < 0.97
-
-
-def test_events_needed_grows_as_the_bound_comes_near() -> None:
-    near, far = events_needed(0.05, 0.051, 0.95), events_needed(0.05, 0.06, 0.95)
-    assert near is not None
-    assert far is not None
-    assert near > far * 50
-    assert events_needed(0.05, 0.05, 0.95) is None
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"least": -0.1}, {"least": 0.2, "most": 0.1}, {"confidence": 0.0}, {"confidence": 1.0}]
-)
+@pytest.mark.parametrize("wrong", [{"least": -0.1}, {"least": 0.2, "most": 0.1}, {"most": -1.0}])
 def test_bounds_that_cannot_be(wrong: dict[str, float]) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="0 <= least <= most"):
         DuplicateRate("published", **wrong)
+
+
+# --------------------------------------------------------------------------------------------- bursts at the sink
+
+
+def test_bursts_at_the_sink_are_told_by_when_events_were_counted_again(tmp_path: Path) -> None:
+    world = World()
+    for i in (100, 101, 102, 900, 901):
+        world.double("aggregates", int(world.sound[i]))
+    world.show_every_count = True
+    finding = DuplicateRate("aggregates", most=0.5, confidence=0.95).check(world.save(tmp_path))
+    assert (finding.figures["extra"], finding.figures["bursts"], finding.figures["largest_burst"]) == (5, 2, 3)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_bursts_at_a_sink_that_does_not_show_them_are_windows(tmp_path: Path, shown: bool) -> None:
+    """Also where single events are shown, but not each time that one was counted."""
+    world = World(profile=Steady(rate=100, seconds=30, tweets=40, share_late=0.0))
+    starts = world.content["event_time_ms"].to_numpy() // 10_000
+    chosen = [[int(p) for p in world.sound if starts[p] == start][:3] for start in sorted(set(starts))[1:3]]
+    world.double("aggregates", *chosen[0], *chosen[1][:2])
+    world.show_sightings = shown
+    finding = DuplicateRate("aggregates", most=0.9, confidence=0.95).check(world.save(tmp_path))
+    assert (finding.figures["extra"], finding.figures["bursts"], finding.figures["largest_burst"]) == (5, 2, 3)
+    # Two windows do not show how large bursts are: a whole window, a third of the run, may be doubled at once.
+    assert finding.figures["high"] > 0.5
 
 
 # ---------------------------------------------------------------------------------------------- inconclusive

@@ -57,6 +57,12 @@ class Observed:
         }
     )
 
+    #: the other faults of the run
+    others: list[FaultWindow] = dataclasses.field(default_factory=list)
+
+    def faults(self) -> list[FaultWindow]:
+        return self.others
+
     def hop(self, name: str) -> pl.DataFrame:
         return pl.DataFrame({"seen_ms": [t * 1000 for t in self.arrivals]}, schema={"seen_ms": pl.Float64})
 
@@ -260,6 +266,21 @@ def test_a_fault_that_bit_can_prove_it(case: str) -> None:
     fault, seen, how = BITTEN[case]
     evidence = evidence_of(recorded(**how), window(fault, **seen))  # type: ignore[arg-type]
     assert evidence.bit, evidence.reason
+
+
+@pytest.mark.parametrize(("again", "bit"), [(300_000, True), (100_000, False)])
+def test_of_several_redeliveries_each_is_measured_by_itself(again: float, bit: bool) -> None:
+    """Bytes a message before the first, which no redelivery has swollen; and bytes up to the next."""
+    seeks = [dataclasses.replace(window("redeliver", **SOUGHT), start=t, end=t + 0.01) for t in (START - 6, START, END)]
+    run = recorded(during=(100_000, again), connections_during=1)
+    swollen = [(START - 6, START - 4), (END, END + 2)]  # what the other two brought
+    for begin, end in swollen:
+        more = (pl.col("t").clip(begin, end) - begin) * 400_000
+        run.links = run.links.with_columns(responses=(pl.col("responses") + more).cast(pl.Int64))
+    run.others = seeks
+    verdicts = [evidence_of(run, seek) for seek in seeks]  # type: ignore[arg-type]
+    assert [v.bit for v in verdicts] == [True, bit, True]
+    assert verdicts[1].figures["aggregator"]["bytes_a_message"] == pytest.approx(1000, rel=0.05)
 
 
 @pytest.mark.parametrize("fault", ["partition", "bandwidth", "pause"])

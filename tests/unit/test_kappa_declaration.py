@@ -16,8 +16,9 @@ from pipelines_under_test.kappa import pipeline as declaration
 from pipelines_under_test.kappa.pipeline import kappa
 from pipelines_under_test.mutants import MUTANTS, sums
 from pipelines_under_test.stock_beam.pipeline import stock_beam
+from pipelines_under_test.timed_dedup.pipeline import kappa_timed_dedup
 
-EVERYONE = [kappa, stock_beam, *(m.pipeline for m in MUTANTS.values())]
+EVERYONE = [kappa, stock_beam, kappa_timed_dedup, *(m.pipeline for m in MUTANTS.values())]
 FORMS = {
     "source": SOURCE,
     "intermediate": events.to_intermediate(EVENT),
