@@ -209,9 +209,10 @@ def fitted(base: Scenario, other: Pipeline) -> Scenario:
     if other is base.pipeline:
         return base
     # Replicas belong to the scenario: its schedule may name one of them.
-    counts = {w.name: w.replicas for w in base.pipeline.workers if w.replicas > 1}
     there = {w.name for w in other.workers}
-    other = other.replicas(**{name: count for name, count in counts.items() if name in there})
+    counts = {w.name: w.replicas for w in base.pipeline.workers if w.replicas > 1 and w.name in there}
+    if counts:
+        other = other.replicas(**counts)
     hops = {h.name for h in other.hops}
     same = all(a.params().get("hop", other.source.name) in hops for a in base.assertions)
     if other.batch is None or other.sink is None:

@@ -23,7 +23,7 @@ from pipelines_under_test.kappa import converter
 from pipelines_under_test.kappa.converter import BATCH, WAIT_S, Converter
 from pipelines_under_test.kappa.worker import Fatal
 
-HEAP = 2500
+HEAP = 3000
 
 
 class GreedyConverter(Converter):

@@ -6,6 +6,8 @@ import ast
 import importlib
 import queue
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 import pytest
 from test_kappa_events import EVENT, SOURCE
-from test_kappa_workers import Diary, FakeRecord, converter, preprocessor, record
+from test_kappa_workers import LOG, Diary, FakeRecord, converter, preprocessor, record
 
 from assertions.registry import ASSERTIONS
 from harness import catalog
@@ -33,7 +35,7 @@ from pipelines_under_test.mutants.drop_on_backpressure import MOST_WAITING, Shed
 from pipelines_under_test.mutants.fire_and_forget import CarefreePublisher
 from pipelines_under_test.mutants.id_as_double import DecodeWithDoubles
 from pipelines_under_test.mutants.last_write_wins import WriteFromMemory
-from pipelines_under_test.mutants.lost_on_rebalance import HoldingConverter
+from pipelines_under_test.mutants.lost_on_rebalance import EagerlyCommittingSource, HoldingConverter
 from pipelines_under_test.mutants.mixed_up_keys import SwappingPreprocessor
 from pipelines_under_test.mutants.never_reconnects import BereftPublisher
 from pipelines_under_test.mutants.poison_kills_batch import HastyPreprocessor
@@ -96,6 +98,17 @@ def test_a_mutant_changes_one_thing_and_copies_nothing(name: str) -> None:
     assert copied == []
 
 
+def test_none_of_them_imports_the_harness() -> None:
+    modules = [f"pipelines_under_test.mutants.{name.replace('-', '_')}" for name in MUTANTS]
+    code = (
+        f"import sys, {', '.join(modules)}\n"
+        "ours = ('harness', 'faults', 'load', 'assertions')\n"
+        "print([m for m in sys.modules if m.split('.')[0] in ours])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
 def _functions(path: Path) -> list[ast.FunctionDef]:
     return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
 
@@ -148,13 +161,27 @@ def test_only_what_comes_from_the_web_is_swapped(client: str, swapped: bool) -> 
     assert (passed.author_id, passed.user_id) == (ids[::-1] if swapped else ids)
 
 
-def test_settings_of_clients_are_overridden() -> None:
+def test_clients_get_the_settings_of_the_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs: list[dict[str, Any]] = []
+
+    class Client:
+        def __init__(self, config: dict[str, Any]) -> None:
+            configs.append(config)
+
+        def subscribe(self, *_: Any, **__: Any) -> None:
+            pass
+
+    monkeypatch.setattr("pipelines_under_test.kappa.kafka.Producer", Client)
+    monkeypatch.setattr("pipelines_under_test.kappa.kafka.Consumer", Client)
     assert HopefulPreprocessor.sink_kind is HopefulSink
-    stop = threading.Event()
-    sink = HopefulSink("127.0.0.1:1", "test", stop, _log())
-    assert isinstance(sink, Sink)
-    assert AutomaticSource.commit(object.__new__(AutomaticSource), [FakeRecord(b"")])  # type: ignore[list-item]
-    assert Source.overrides == Sink.overrides == {}
+    for sink in (Sink, HopefulSink):
+        sink("address", "client", threading.Event(), LOG)
+    for source in (Source, AutomaticSource, EagerlyCommittingSource):
+        source("address", "topic", "group", "instance", threading.Event(), LOG)
+    assert [c["acks"] for c in configs[:2]] == ["all", "0"]
+    assert [c["enable.auto.commit"] for c in configs[2:]] == [False, True, False]
+    assert [c["group.instance.id"] for c in configs[2:]] == ["instance", "instance", None]
+    assert AutomaticSource.commit(object.__new__(AutomaticSource), [])
 
 
 class Answering:
@@ -443,9 +470,3 @@ def test_a_failed_write_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("pipelines_under_test.kappa.aggregator.Write.count", fail)
     SwallowingWrite(Settings("agg", "", "", "", "", "", Horizon())).count(some("a"))
-
-
-def _log() -> Any:
-    import logging
-
-    return logging.getLogger("test")
