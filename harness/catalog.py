@@ -12,7 +12,7 @@ from typing import Any
 from assertions import batch_parity, content, duplicate_rate, latency, no_loss, recovery
 from assertions.base import Assertion
 from assertions.registry import ASSERTIONS
-from faults import FAULTS, kill, lose_acks, partition, redeliver
+from faults import FAULTS, black_hole, kill, lose_acks, partition, redeliver, reset_connections, terminate
 from harness.scenario import Scenario, schedule
 from harness.topology import KafkaHop, Pipeline, PubSubHop, UsageError, unknown
 from load.profiles import Steady
@@ -134,6 +134,63 @@ def scenarios() -> dict[str, Scenario]:
             nearly_once(kappa_timed_dedup),
             about="deduplication in a window of time: retried publishes lie within it, redeliveries reach a little beyond",
         ),
+        Scenario(
+            "black-holes",
+            kappa,
+            Steady(rate=2000, seconds=9),
+            schedule(
+                black_hole("preprocessor->kafka").at(1.5).lasting(1.5),
+                black_hole("converter->pubsub").at(3.5).lasting(1.5),
+                black_hole("preprocessor->kafka").at(5.5).lasting(1.5),
+            ),
+            claims(kappa),
+            about="links that swallow everything and stay open: nothing says that what was sent is gone",
+        ),
+        Scenario(
+            "resets",
+            kappa,
+            Steady(rate=2000, seconds=7),
+            schedule(
+                reset_connections("converter->pubsub").at(2).lasting(1),
+                reset_connections("aggregator->pubsub").at(3.5).lasting(1),
+                reset_connections("aggregator->bigtable").at(5).lasting(1),
+            ),
+            claims(kappa),
+            about="connections reset while they carry answers",
+        ),
+        Scenario(
+            "redeliveries",
+            kappa,
+            Steady(rate=2000, seconds=9),
+            schedule(
+                redeliver("aggregator", back_s=4).at(4.5),
+                kill("aggregator").at(6),
+                redeliver("aggregator", back_s=6).at(8.5),
+            ),
+            claims(kappa),
+            about="acknowledged messages delivered again, some seconds later and across a restart",
+        ),
+        Scenario(
+            "killed-while-cut",
+            kappa,
+            Steady(rate=2000, seconds=9),
+            schedule(
+                partition("converter->pubsub").at(2).lasting(2),
+                kill("converter").at(3.3),
+                lose_acks("preprocessor->kafka", pulse_ms=1400, every_ms=1600).at(6).lasting(1.6),
+                kill("preprocessor").at(6.7),
+            ),
+            claims(kappa),
+            about="workers killed while they wait for an answer that does not come",
+        ),
+        Scenario(
+            "replicas",
+            kappa.replicas(converter=2, aggregator=2),
+            Steady(rate=1500, seconds=9, tweets=300, share_late=0.0005),
+            schedule(terminate("converter-2").at(2.5), kill("aggregator-2").at(5.5)),
+            claims(kappa),
+            about="two converters and two aggregators, of which one comes and goes; few rows, which both write",
+        ),
     ]
     return {s.name: s for s in found}
 
@@ -171,6 +228,11 @@ def fitted(base: Scenario, other: Pipeline) -> Scenario:
     """
     if other is base.pipeline:
         return base
+    # Replicas belong to the scenario: its schedule may name one of them.
+    there = {w.name for w in other.workers}
+    counts = {w.name: w.replicas for w in base.pipeline.workers if w.replicas > 1 and w.name in there}
+    if counts:
+        other = other.replicas(**counts)
     hops = {h.name for h in other.hops}
     same = all(a.params().get("hop", other.source.name) in hops for a in base.assertions)
     if other.batch is None or other.sink is None:
@@ -195,6 +257,7 @@ def _mutant(name: str, mutant: Any) -> Mapping[str, Any]:
         "caught_by": mutant.caught_by,
         "scenario": mutant.scenario,
         "runs": mutant.runs,
+        "seen_at": mutant.seen_at,
         "about": mutant.about,
     }
 

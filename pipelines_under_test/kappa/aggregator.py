@@ -19,6 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import apache_beam as beam
 from apache_beam.io.unbounded_source import ReadFromUnboundedSource
@@ -118,11 +119,13 @@ class Decode(beam.DoFn):  # type: ignore[misc]
 class Write(beam.DoFn):  # type: ignore[misc]
     """Makes a bundle durable in `finish_bundle`: the aggregates, then the refused messages."""
 
+    table_kind: ClassVar[type[Table]] = Table
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     def setup(self) -> None:
-        self.table = Table(self.settings.bigtable, self.settings.table, Process.stop, Process.log)
+        self.table = self.table_kind(self.settings.bigtable, self.settings.table, Process.stop, Process.log)
         self.pubsub = rpc.Connection(self.settings.pubsub, Process.stop, Process.log)
 
     def start_bundle(self) -> None:

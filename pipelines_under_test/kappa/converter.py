@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 from confluent_kafka import Message
@@ -64,6 +64,8 @@ class Publisher:
 
 
 class Converter:
+    source_kind: ClassVar[type[kafka.Source]] = kafka.Source
+
     def __init__(self) -> None:
         self.name = setting("GAUNTLET_WORKER", "converter")
         self.dead_letters = setting("DEAD_LETTER_TOPIC")
@@ -77,7 +79,7 @@ class Converter:
         self.publisher = self.make_publisher(published)
         self.pool = ThreadPoolExecutor(IN_FLIGHT, "publish")
         self.sink = kafka.Sink(address, self.name, self.stop, self.log)
-        self.source = kafka.Source(
+        self.source = self.source_kind(
             address, topic, setting("CONVERTER_GROUP", "converter"), self.name, self.stop, self.log
         )
 

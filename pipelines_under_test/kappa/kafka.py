@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -51,6 +52,9 @@ def is_fatal(error: KafkaError) -> bool:
 class Source:
     """A topic read in batches, with offsets committed by hand."""
 
+    #: Settings of the client in place of those below, for whoever derives another source.
+    overrides: ClassVar[Mapping[str, object]] = {}
+
     def __init__(
         self, address: str, topic: str, group: str, instance: str, stop: threading.Event, log: logging.Logger
     ) -> None:
@@ -77,6 +81,7 @@ class Source:
             "queued.min.messages": 20_000,
             "queued.max.messages.kbytes": 32_768,
             "error_cb": self._on_error,
+            **self.overrides,
         }
         self._consumer = Consumer(config)
         self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
@@ -146,6 +151,9 @@ class Source:
 class Sink:
     """Writes records and says when all of them are acknowledged by every replica. Retries for ever."""
 
+    #: Settings of the client in place of those below, for whoever derives another sink.
+    overrides: ClassVar[Mapping[str, object]] = {}
+
     def __init__(self, address: str, client: str, stop: threading.Event, log: logging.Logger) -> None:
         self._stop, self._log = stop, log
         self._refused: KafkaError | None = None
@@ -163,6 +171,7 @@ class Sink:
             "queue.buffering.max.messages": 100_000,
             "allow.auto.create.topics": False,
             "error_cb": self._on_error,
+            **self.overrides,
         }
         self._producer = Producer(config)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import ClassVar
 
 from confluent_kafka import Message
 
@@ -21,6 +22,8 @@ WAIT_S = 0.05
 
 
 class Preprocessor:
+    sink_kind: ClassVar[type[kafka.Sink]] = kafka.Sink
+
     def __init__(self) -> None:
         self.name = setting("GAUNTLET_WORKER", "preprocessor")
         self.intermediate = setting("INTERMEDIATE_TOPIC")
@@ -30,7 +33,7 @@ class Preprocessor:
         self.progress = Progress(self.log)
         address, topic = setting("KAFKA"), setting("SOURCE_TOPIC")
         self.log.info("starts: %s -> %s at %s", topic, self.intermediate, address)
-        self.sink = kafka.Sink(address, self.name, self.stop, self.log)
+        self.sink = self.sink_kind(address, self.name, self.stop, self.log)
         self.source = kafka.Source(
             address, topic, setting("PREPROCESSOR_GROUP", "preprocessor"), self.name, self.stop, self.log
         )
@@ -57,7 +60,10 @@ class Preprocessor:
             self.refuse(record, str(poison))
             return
         # The key keeps the events of one tweet in order.
-        self.sink.write(self.intermediate, events.to_intermediate(event), str(event.tweet_id).encode())
+        self.sink.write(self.intermediate, self.remapped(event), str(event.tweet_id).encode())
+
+    def remapped(self, event: events.Event) -> bytes:
+        return events.to_intermediate(event)
 
     def refuse(self, record: Message, reason: str) -> None:
         """The original bytes, and beside them why and where from."""

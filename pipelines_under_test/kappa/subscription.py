@@ -92,6 +92,10 @@ class Subscription:
             raise self._broken
         return taken
 
+    def pull(self, request: bytes) -> Any:
+        """One answer of Pub/Sub; None when it failed for a reason that may pass. Raises Fatal for any other."""
+        return self._connection.try_once("pull", partial(pull_once, request))
+
     def received(self, messages: Sequence[Received]) -> None:
         """Called when messages have been pulled, before anything is done with them."""
 
@@ -124,7 +128,7 @@ class Subscription:
                         self._room.wait(0.5)
                         continue
                 started = time.monotonic()
-                pulled = self._connection.try_once("pull", partial(_pull, request))
+                pulled = self.pull(request)
                 if pulled is None:
                     self.stop.wait(0.2)
                     continue
@@ -140,7 +144,7 @@ class Subscription:
             self._broken = fatal
 
 
-def _pull(request: bytes, channel: grpc.Channel) -> Any:
+def pull_once(request: bytes, channel: grpc.Channel) -> Any:
     call = channel.unary_unary("/google.pubsub.v1.Subscriber/Pull", None, RawPulled.FromString)
     return call(request, timeout=rpc.ATTEMPT_S)
 

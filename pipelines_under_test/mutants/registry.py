@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.topology import BigtableHop, CountedCell, Hop, Pipeline, Row, Sighting
 from pipelines_under_test.kappa.pipeline import command, kappa
-from pipelines_under_test.mutants import sums
+from pipelines_under_test.kappa.rows import Count
+from pipelines_under_test.mutants import sums, totals
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Mutant:
     caught_by   name of the assertion that must find a violation
     scenario    name of the scenario in which it must
     runs        within how many runs of that scenario
+    seen_at     where such a bug was seen: the address of an issue, a change or a page of documentation
     """
 
     name: str
@@ -26,6 +28,7 @@ class Mutant:
     caught_by: str
     scenario: str
     runs: int = 1
+    seen_at: str = ""
 
 
 def mutant(
@@ -35,20 +38,29 @@ def mutant(
     *,
     caught_by: str,
     scenario: str,
+    seen_at: str,
     runs: int = 1,
     sink: BigtableHop | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Mutant:
     """The reference pipeline with the program of one worker replaced by the module of that name."""
-    module = f"mutants.{name.replace('-', '_')}"
-    workers = [dataclasses.replace(w, command=command(module)) if w.name == worker else w for w in kappa.workers]
+    original = kappa.worker(worker)
+    program = command(f"mutants.{name.replace('-', '_')}")
+    replaced = dataclasses.replace(original, command=program, env={**original.env, **(env or {})})
+    workers = [replaced if w is original else w for w in kappa.workers]
     hops: list[Hop] = [sink if sink is not None and hop.role == "sink" else hop for hop in kappa.hops]
     pipeline = dataclasses.replace(kappa, name=name, about=about, workers=workers, hops=hops)
-    return Mutant(name, pipeline, about, caught_by, scenario, runs)
+    return Mutant(name, pipeline, about, caught_by, scenario, runs, seen_at)
 
 
-def _summed_cells(row: Row) -> Iterator[CountedCell]:
-    for c in sums.cells_of_row(row):
-        yield CountedCell(c.dimension, (c.key, c.engagement), c.window_s, c.window_start_ms, c.count, c.weight)
+def _sink(cells_of_row: Callable[[Row], Iterable[Count]]) -> BigtableHop:
+    """The same table, with another way to read counts out of its rows."""
+
+    def cells(row: Row) -> Iterator[CountedCell]:
+        for c in cells_of_row(row):
+            yield CountedCell(c.dimension, (c.key, c.engagement), c.window_s, c.window_start_ms, c.count, c.weight)
+
+    return BigtableHop("aggregates", "bigtable", table="aggregates", cells=cells, sightings=_sightings)
 
 
 def _sightings(row: Row) -> Iterator[Sighting]:
@@ -61,12 +73,14 @@ def _sightings(row: Row) -> Iterator[Sighting]:
 MUTANTS: dict[str, Mutant] = {
     m.name: m
     for m in (
+        # -- loss
         mutant(
             "ack-before-write",
             "aggregator",
             "acknowledges messages when they are pulled, before their counts are durable",
             caught_by="no_loss",
             scenario="restarts",
+            seen_at="https://github.com/spotify/klio/pull/197",
         ),
         mutant(
             "commit-before-publish",
@@ -74,36 +88,64 @@ MUTANTS: dict[str, Mutant] = {
             "commits its Kafka offsets when messages are handed to the publisher, before they are acknowledged",
             caught_by="no_loss",
             scenario="restarts",
+            seen_at="https://github.com/apache/iggy/issues/3847",
         ),
         mutant(
-            "fresh-uuid",
+            "fire-and-forget",
             "converter",
-            "gives a message a new UUID with every attempt to publish it",
-            caught_by="duplicate_rate",
-            scenario="lost-acks",
-        ),
-        mutant(
-            "no-dedup",
-            "aggregator",
-            "counts every message that comes, without deduplication",
-            caught_by="duplicate_rate",
-            scenario="lost-acks",
-        ),
-        mutant(
-            "late-dropped",
-            "aggregator",
-            "drops events that come after their window was closed",
+            "publishes once and never asks whether it was acknowledged",
             caught_by="no_loss",
-            scenario="steady",
+            scenario="partitions",
+            seen_at="https://github.com/googleapis/google-cloud-python/issues/7620",
         ),
         mutant(
-            "blind-increment",
+            "swallowed-exception",
             "aggregator",
-            "deduplicates by a cache, but counts by increments, and repeats one whose answer was lost",
-            caught_by="duplicate_rate",
-            scenario="lost-acks",
-            runs=3,  # a pulse must meet a write in flight
-            sink=BigtableHop("aggregates", "bigtable", table="aggregates", cells=_summed_cells, sightings=_sightings),
+            "logs a failed write to the sink and goes on as if it had succeeded",
+            caught_by="no_loss",
+            scenario="partitions",
+            seen_at="https://github.com/adobe/experience-platform-streaming-connect/issues/19",
+        ),
+        mutant(
+            "bounded-retry",
+            "converter",
+            "gives a publish up after five attempts and commits it all the same",
+            caught_by="no_loss",
+            scenario="partitions",
+            seen_at="https://github.com/DataDog/logstash-output-datadog_logs/pull/24",
+        ),
+        mutant(
+            "drop-on-backpressure",
+            "converter",
+            "drops what comes while its queue is full",
+            caught_by="no_loss",
+            scenario="partitions",
+            seen_at="https://github.com/eclipse-ditto/ditto/pull/1195",
+        ),
+        mutant(
+            "auto-commit",
+            "converter",
+            "lets the Kafka client commit by the clock, whatever is done or not",
+            caught_by="no_loss",
+            scenario="killed-while-cut",
+            seen_at="https://github.com/confluentinc/librdkafka/issues/2609",
+        ),
+        mutant(
+            "acks-zero",
+            "preprocessor",
+            "produces with acks=0 and commits what was only put into a socket",
+            caught_by="no_loss",
+            scenario="black-holes",
+            seen_at="https://github.com/joekiller/logstash-kafka/issues/4",
+            runs=3,  # a black hole must meet a batch that is not yet written
+        ),
+        mutant(
+            "lost-on-rebalance",
+            "converter",
+            "commits what it has read when the group rebalances, and forgets what it holds of it",
+            caught_by="no_loss",
+            scenario="replicas",
+            seen_at="https://github.com/apache/camel/pull/2838",
         ),
         mutant(
             "poison-dropped",
@@ -111,13 +153,123 @@ MUTANTS: dict[str, Mutant] = {
             "drops records that it cannot read instead of writing them to the dead letters",
             caught_by="no_loss",
             scenario="steady",
+            seen_at="https://github.com/vectordotdev/vector/issues/140",
         ),
+        mutant(
+            "poison-kills-batch",
+            "preprocessor",
+            "skips the rest of a batch behind a record that it cannot read",
+            caught_by="no_loss",
+            scenario="steady",
+            seen_at="https://github.com/logstash-plugins/logstash-output-google_bigquery/issues/44",
+        ),
+        mutant(
+            "late-dropped",
+            "aggregator",
+            "drops events that come after their window was closed",
+            caught_by="no_loss",
+            scenario="steady",
+            seen_at="https://github.com/mozilla/gcp-ingestion/pull/1689",
+        ),
+        # -- duplication
+        mutant(
+            "fresh-uuid",
+            "converter",
+            "gives a message a new UUID with every attempt to publish it",
+            caught_by="duplicate_rate",
+            scenario="lost-acks",
+            seen_at="https://github.com/BasedHardware/omi/pull/12921",
+        ),
+        mutant(
+            "no-dedup",
+            "aggregator",
+            "counts every message that comes, without deduplication",
+            caught_by="duplicate_rate",
+            scenario="lost-acks",
+            seen_at="https://github.com/kubernetes-retired/heapster/issues/224",
+        ),
+        mutant(
+            "dedup-by-message-id",
+            "aggregator",
+            "deduplicates deliveries of a message, not publishes of an event",
+            caught_by="duplicate_rate",
+            scenario="lost-acks",
+            seen_at="https://cloud.google.com/dataflow/docs/concepts/streaming-with-cloud-pubsub",
+        ),
+        mutant(
+            "batch-retried",
+            "converter",
+            "publishes a whole batch anew, with new UUIDs, when one of its requests failed",
+            caught_by="duplicate_rate",
+            scenario="lost-acks",
+            seen_at="https://github.com/wepay/kafka-connect-bigquery/issues/53",
+        ),
+        mutant(
+            "blind-increment",
+            "aggregator",
+            "deduplicates by a cache, but counts by increments, and repeats one whose answer was lost",
+            caught_by="duplicate_rate",
+            scenario="lost-acks",
+            seen_at="https://github.com/serg-io/dynamodb-atomic-counter/issues/4",
+            runs=3,  # a pulse must meet a write in flight
+            sink=_sink(sums.cells_of_row),
+        ),
+        mutant(
+            "short-dedup-window",
+            "aggregator",
+            "forgets after two seconds what it has counted",
+            caught_by="duplicate_rate",
+            scenario="redeliveries",
+            seen_at="https://github.com/getsentry/sentry/pull/14375",
+        ),
+        mutant(
+            "dedup-in-memory",
+            "aggregator",
+            "remembers what it has counted only as long as it lives",
+            caught_by="duplicate_rate",
+            scenario="redeliveries",
+            seen_at="https://github.com/NousResearch/hermes-agent/pull/111555",
+        ),
+        mutant(
+            "uuid-from-offset",
+            "converter",
+            "derives the UUID from the offset of an intermediate record, which a replay changes",
+            caught_by="duplicate_rate",
+            scenario="killed-while-cut",
+            seen_at="https://github.com/confluentinc/kafka-connect-elasticsearch/issues/118",
+        ),
+        # -- corruption
         mutant(
             "dedup-by-content",
             "converter",
             "derives the UUID from what an event says instead of its id, so that equal events become one",
             caught_by="no_loss",
             scenario="steady",
+            seen_at="https://github.com/elastic/integrations/issues/9966",
+        ),
+        mutant(
+            "truncated-hash",
+            "converter",
+            "cuts the UUID to sixteen bits, so that different events become one",
+            caught_by="no_loss",
+            scenario="steady",
+            seen_at="https://github.com/Cyb3rWard0g/HELK/issues/231",
+        ),
+        mutant(
+            "mixed-up-keys",
+            "preprocessor",
+            "swaps author and user of events from the web client",
+            caught_by="content",
+            scenario="steady",
+            seen_at="https://github.com/weecology/PortalData/pull/18",
+        ),
+        mutant(
+            "id-as-double",
+            "aggregator",
+            "reads tweet ids as floating-point numbers",
+            caught_by="batch_parity",
+            scenario="steady",
+            seen_at="https://docs.x.com/resources/fundamentals/x-ids",
         ),
         mutant(
             "arrival-time",
@@ -125,6 +277,84 @@ MUTANTS: dict[str, Mutant] = {
             "counts events in the window in which they arrive instead of the one in which they happened",
             caught_by="batch_parity",
             scenario="steady",
+            seen_at="https://beam.apache.org/documentation/programming-guide/",
+        ),
+        mutant(
+            "time-zone",
+            "aggregator",
+            "takes local time for UTC, on a machine that does not run on it",
+            caught_by="batch_parity",
+            scenario="steady",
+            seen_at="https://github.com/graphql-hive/console/pull/5871",
+            env={"TZ": "IST-5:30"},
+        ),
+        mutant(
+            "window-boundary",
+            "aggregator",
+            "counts events of the first millisecond of a window in the one before",
+            caught_by="batch_parity",
+            scenario="steady",
+            seen_at="https://github.com/influxdata/influxdb/pull/18288",
+        ),
+        mutant(
+            "last-write-wins",
+            "aggregator",
+            "writes totals that it keeps in memory only, over those from before its restart",
+            caught_by="no_loss",
+            scenario="restarts",
+            seen_at="https://github.com/magma/magma/issues/5300",
+            sink=_sink(totals.cells_of_row),
+        ),
+        mutant(
+            "read-modify-write",
+            "aggregator",
+            "reads a row's totals, adds and writes them, while another replica does the same",
+            caught_by="no_loss",
+            scenario="replicas",
+            seen_at="https://github.com/webisters/cache/issues/37",
+            sink=_sink(totals.cells_of_row),
+        ),
+        mutant(
+            "stale-cache",
+            "aggregator",
+            "writes totals from its cache of rows that another replica has changed since",
+            caught_by="no_loss",
+            scenario="replicas",
+            seen_at="https://github.com/cloudfoundry/java-buildpack/issues/152",
+            sink=_sink(totals.cells_of_row),
+        ),
+        # -- liveness
+        mutant(
+            "never-reconnects",
+            "converter",
+            "closes its connection to Pub/Sub after an error and never opens another",
+            caught_by="recovery",
+            scenario="resets",
+            seen_at="https://github.com/confluentinc/librdkafka/issues/536",
+        ),
+        mutant(
+            "hot-loop",
+            "aggregator",
+            "pulls in a tight loop on a connection that was reset, and gets nothing any more",
+            caught_by="no_loss",
+            scenario="resets",
+            seen_at="https://github.com/confluentinc/librdkafka/issues/1569",
+        ),
+        mutant(
+            "unbounded-buffer",
+            "converter",
+            "reads ahead until its memory is used up, and again after every restart",
+            caught_by="recovery",
+            scenario="partitions",
+            seen_at="https://github.com/knative-extensions/eventing-kafka/issues/691",
+        ),
+        mutant(
+            "stuck-on-poison",
+            "preprocessor",
+            "ends at a record that it cannot read, and is started again at the same one",
+            caught_by="recovery",
+            scenario="steady",
+            seen_at="https://github.com/spring-projects/spring-kafka/issues/1287",
         ),
     )
 }

@@ -19,6 +19,8 @@ from examples.orders import pipeline, schema
 from faults.reset_connections import ResetConnections
 from harness import catalog, cli
 from harness.topology import UsageError
+from pipelines_under_test.kappa.converter import RawMessage
+from pipelines_under_test.mutants.registry import MUTANTS, Mutant, mutant
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -107,6 +109,22 @@ def test_every_fault_of_the_page_does_what_the_real_one_does() -> None:
     assert shown.inject(system, ["a->b"]) == real.inject(system, ["a->b"])
     assert shown.heal(system, ["a->b"]) == real.heal(system, ["a->b"])
     assert system.calls[0::2] == [*system.calls[1::2]]
+
+
+def test_the_mutant_of_the_page_is_the_one_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries: list[Mutant] = []
+    names = run("adding-a-mutant.md", {"mutant": lambda *asked, **more: entries.append(mutant(*asked, **more))})
+    (entry,), real = entries, MUTANTS["fresh-uuid"]
+    assert dataclasses.replace(entry, pipeline=real.pipeline) == real
+    assert entry.pipeline.workers == real.pipeline.workers
+    sent: list[str] = []
+    monkeypatch.setattr(
+        "pipelines_under_test.kappa.converter.Publisher.attempt",
+        lambda self, messages, channel: sent.extend(m.attributes["uuid"] for m in messages),
+    )
+    for _ in range(2):
+        names["ForgetfulPublisher"](None, "topic").attempt([RawMessage(attributes={"uuid": "one"})], None)
+    assert len({*sent, "one"}) == 3
 
 
 @pytest.mark.parametrize(

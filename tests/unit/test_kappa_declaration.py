@@ -49,7 +49,6 @@ def test_one_stack_serves_them_all(pipeline: Pipeline) -> None:
 
 
 def test_mutants_are_known_by_their_names() -> None:
-    assert len(MUTANTS) >= 5
     assert all(name == m.name == m.pipeline.name and m.runs >= 1 for name, m in MUTANTS.items())
 
 
