@@ -44,6 +44,7 @@ class Session:
         """Runs a scenario on a stack of its shape, which is started if there is none. See `harness.run.execute`."""
         scenario.validate()
         backend = self.prepare(scenario.pipeline)
+        scenario = scenario.drawn(backend.name)
         for fault in scenario.faults:
             if fault.needs not in ("", backend.name):
                 raise UsageError(
