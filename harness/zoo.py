@@ -217,8 +217,8 @@ def summary_of_healthy(trials: Sequence[Trial]) -> dict[str, Any]:
         "runs": len(trials),
         "faults": sum(len(trial.faults) for trial in judged),
         "outcomes": count,
-        "false_alarms_at_most": round(upper_bound(count["violation"], conclusive), 4),
-        "inconclusive_at_most": round(upper_bound(count["inconclusive"], len(judged)), 4),
+        "false_alarms_at_most": upper_bound(count["violation"], conclusive),
+        "inconclusive_at_most": upper_bound(count["inconclusive"], len(judged)),
         "confidence": CONFIDENCE,
         "kept": [t.folder for t in trials if t.verdict != "pass" and t.folder],
         "trials": [dataclasses.asdict(trial) for trial in trials],
@@ -294,10 +294,11 @@ class Zoo:
         listener: Listener,
     ) -> Zoo:
         """A new one, or with the trials of an earlier one that was asked the same and is to be taken up again."""
-        if resume:
-            return cls(session, journal.parent, read_journal(journal, asked), journal, tell, listener)
-        journal.write_text(json.dumps({"asked": asked}) + "\n")
-        return cls(session, journal.parent, [], journal, tell, listener)
+        trials = read_journal(journal, asked) if resume else []
+        lines = [json.dumps({"asked": asked}), *(json.dumps(dataclasses.asdict(trial)) for trial in trials)]
+        journal.with_suffix(".tmp").write_text("\n".join(lines) + "\n")
+        journal.with_suffix(".tmp").rename(journal)
+        return cls(session, journal.parent, trials, journal, tell, listener)
 
     def make(self, plan: Plan) -> Trial:
         """One run. What fails in it is a trial too; only an interruption ends the zoo."""
