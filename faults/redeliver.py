@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harness.store import FaultWindow, SavedRun
 
 #: So long after a seek a redelivery is looked for: beyond it, what else takes bytes would add up.
-AGAIN_WITHIN_S = 20.0
+AGAIN_WITHIN_S = 20
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,11 @@ class Redeliver(Fault):
         figures: dict[str, object] = {}
         for subscription, seen in window.observations.get("sought", {}).items():
             size = _bytes_a_message(run, seen["hop"])
-            end = min(float(run.links["t"].max() or 0), window.start + AGAIN_WITHIN_S)  # type: ignore[arg-type]
-            before = _beyond_once(run, seen, size, window.start)
-            messages = round((_beyond_once(run, seen, size, end) - max(0.0, before)) / size)
+            last = float(run.links["t"].max() or 0)  # type: ignore[arg-type]
+            times = [t for t in (window.start + i for i in range(1, AGAIN_WITHIN_S + 1)) if t < last]
+            # The most of it: while a worker is away, ever more of what is published is still to come.
+            most = max((_beyond_once(run, seen, size, t) for t in times), default=0.0)
+            messages = round((most - max(0.0, _beyond_once(run, seen, size, window.start))) / size)
             again = _published(run, seen["hop"], window.start) - _published(
                 run, seen["hop"], window.start - seen["back_s"]
             )

@@ -324,6 +324,11 @@ def test_a_redelivery_is_seen_beside_what_was_late_before_it() -> None:
     assert evidence_of(run, window("redeliver", **SOUGHT)).bit  # type: ignore[arg-type]
 
 
+def test_a_redelivery_is_seen_though_the_worker_was_away_afterwards() -> None:
+    run = shifted(recorded(during=(100_000, 300_000), connections_during=1), -2_000_000, END, END + 8)
+    assert evidence_of(run, window("redeliver", **SOUGHT)).bit  # type: ignore[arg-type]
+
+
 def test_a_redelivery_cannot_be_told_without_the_size_of_a_message() -> None:
     run = recorded(during=(100_000, 300_000))
     run.history = [record for record in run.history if record["kind"] != "tap"]
