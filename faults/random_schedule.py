@@ -78,6 +78,14 @@ class Source:
         return things[-1]
 
 
+#: A backend's reason why a fault cannot be done to a pipeline; nothing if it can.
+Refuses = Callable[[Fault], object]
+
+
+def _never(fault: Fault) -> None:
+    return None
+
+
 def _nothing(source: Source, rate: int) -> dict[str, Any]:
     return {}
 
@@ -122,7 +130,7 @@ DRAWS: dict[type[Fault], Draw] = {
         settles_s=1.5,
         throughout=True,
         starves=False,
-        params=lambda source, rate: {"ms": int(source.between(1, 3) * 100)},
+        params=lambda source, rate: {"ms": int(source.between(2, 4) * 100)},
     ),
     Bandwidth: Draw(
         1,
@@ -176,14 +184,17 @@ class RandomSchedule:
             if not 0 <= weight < math.inf:
                 raise UsageError(f"The weight of {name} must be 0 or more, not {weight:g}.")
 
-    def draw(self, pipeline: Pipeline, rate: int, seconds: float, backend: str, seed: int) -> tuple[Fault, ...]:
-        """The schedule, in the order of time. `seed` counts if this has none of its own; `backend`: its name.
+    def draw(
+        self, pipeline: Pipeline, rate: int, seconds: float, backend: str, seed: int, refuses: Refuses = _never
+    ) -> tuple[Fault, ...]:
+        """The schedule, in the order of time. `seed` counts if this has none of its own; `backend`: its name, and
+        `refuses` what else it cannot do.
 
         Raises UsageError where no fault can be drawn: no target, or too short a load.
         """
         source = Source(seed if self.seed is None else self.seed)
         weights = {kind: self.weights.get(kind.name, draw.weight) for kind, draw in DRAWS.items()}
-        targets = {k: t for k, t in targets_of(pipeline, rate, backend).items() if weights[k] > 0}
+        targets = {k: t for k, t in targets_of(pipeline, rate, backend, refuses).items() if weights[k] > 0}
         if not targets:
             raise UsageError(
                 f"No fault can be drawn at random for {pipeline.name}: none of its workers has a link on which events "
@@ -242,7 +253,7 @@ def _shortest(draw: Draw) -> float:
 # --------------------------------------------------------------------------------------------- what may be drawn
 
 
-def targets_of(pipeline: Pipeline, rate: int, backend: str) -> dict[type[Fault], list[str]]:
+def targets_of(pipeline: Pipeline, rate: int, backend: str, refuses: Refuses = _never) -> dict[type[Fault], list[str]]:
     """Every fault that can be done to a pipeline on a backend and can bite there, with its targets."""
     links = busy_links(pipeline)
     sending = [name for name, sends in links.items() if sends]
@@ -258,7 +269,7 @@ def targets_of(pipeline: Pipeline, rate: int, backend: str) -> dict[type[Fault],
             named = [s.name for s in pipeline.services if s.durable and any(n.endswith(f"->{s.name}") for n in links)]
         else:
             named = [s for s in _seen_subscriptions(pipeline) if _pullers(pipeline, s)]
-        if possible := [target for target in named if _can_be_done(kind(target), pipeline)]:
+        if possible := [t for t in named if _can_be_done(kind(t), pipeline) and not refuses(kind(t))]:
             found[kind] = possible
     return found
 

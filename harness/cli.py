@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.topology import UsageError, unknown
+from harness.topology import Pipeline, UsageError, unknown
 
 PASS, VIOLATION, USAGE, INCONCLUSIVE, HARNESS, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -323,7 +323,7 @@ def _zoo_of_mutants(args: argparse.Namespace) -> int:
             write_page(args.docs, markdown_of_mutants(rows, summary, how))
         return _told_of_zoo({**summary, "seed": args.seed}, table_of_mutants(rows, summary), args.json)
 
-    with _zoo_opened(args, "zoo.jsonl", {"schedule": args.schedule, "seed": args.seed}) as zoo:
+    with _zoo_opened(args, "zoo.jsonl", {"schedule": args.schedule, "seed": args.seed}, mutants[0].pipeline) as zoo:
         try:
             for row in zoo.run_mutants(
                 mutants, runs=args.runs, seed=args.seed, schedule=args.schedule, without_faults=args.without_faults
@@ -353,7 +353,7 @@ def _zoo_of_healthy(args: argparse.Namespace) -> int:
         told = {**healthy, "pipeline": chosen.pipeline.name, "seed": args.seed}
         return _told_of_zoo(told, table_of_healthy(healthy), args.json)
 
-    with _zoo_opened(args, "healthy.jsonl", asked) as zoo:
+    with _zoo_opened(args, "healthy.jsonl", asked, chosen.pipeline) as zoo:
         try:
             zoo.run_healthy(chosen, args.healthy, args.seed)
         except KeyboardInterrupt:
@@ -363,7 +363,7 @@ def _zoo_of_healthy(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _zoo_opened(args: argparse.Namespace, journal: str, asked: dict[str, Any]) -> Iterator[Any]:
+def _zoo_opened(args: argparse.Namespace, journal: str, asked: dict[str, Any], prepared: Pipeline) -> Iterator[Any]:
     """A zoo on its session. What goes on is a line a run, and on a terminal a status line meanwhile."""
     from rich.console import Console
 
@@ -372,7 +372,10 @@ def _zoo_opened(args: argparse.Namespace, journal: str, asked: dict[str, Any]) -
 
     _check_out(args.out)
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    with Session(args.backend) as session, console.status("starts") as status:
+    with contextlib.ExitStack() as opened:
+        session = opened.enter_context(Session(args.backend))
+        session.prepare(prepared)  # shows by itself what it fetches
+        status = opened.enter_context(console.status("starts"))
         name = ""
 
         def on(event: dict[str, Any]) -> None:

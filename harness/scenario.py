@@ -10,7 +10,7 @@ from typing import Any
 from assertions.base import Assertion
 from assertions.registry import GUARDS
 from faults.base import Fault
-from faults.random_schedule import RandomSchedule
+from faults.random_schedule import RandomSchedule, Refuses
 from harness.topology import Pipeline, UsageError, unknown
 from load.profiles import Steady
 from load.source_form import load_encoder
@@ -38,12 +38,13 @@ class Scenario:
     def with_(self, **changes: Any) -> Scenario:
         return dataclasses.replace(self, **changes)
 
-    def drawn(self, backend: str) -> Scenario:
-        """With the faults that a random schedule has for this backend; itself if its faults were made by hand."""
+    def drawn(self, backend: str, refuses: Refuses = lambda fault: None) -> Scenario:
+        """With the faults that a random schedule has for this backend, but none that it refuses; itself if its faults
+        were made by hand."""
         if self.random is None:
             return self
         seed = self.seed if self.random.seed is None else self.random.seed
-        faults = self.random.draw(self.pipeline, self.load.rate, self.load.seconds, backend, seed)
+        faults = self.random.draw(self.pipeline, self.load.rate, self.load.seconds, backend, seed, refuses)
         return self.with_(faults=faults, schedule_seed=seed)
 
     def validate(self) -> Scenario:

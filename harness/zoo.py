@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assertions.registry import GUARDS
 from harness import catalog
 from harness.errors import HarnessFault
 from harness.history import Listener
@@ -32,8 +31,6 @@ OUTCOMES = ("caught", "inconclusive", "failed", "by another", "missed")
 CONFIDENCE = 0.95
 #: Runs that could not say are made again so often a mutant, as the pytest plugin does it.
 REPEATS = 1
-
-GUARD_NAMES = frozenset(guard.name for guard in GUARDS)
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,16 @@ def test_what_keeps_all_in_memory_is_never_killed_and_a_limit_needs_bytes() -> N
     assert "redeliver" not in names, "there is no subscription"
 
 
+def test_what_the_backend_refuses_is_never_drawn() -> None:
+    """Services that were there before a run, say, are not the harness's to kill."""
+    base = Scenario("s", kappa, Steady(seconds=60), random=random_schedule())
+    usual, there = set(), set()
+    for seed in range(60):
+        usual |= {fault.name for fault in base.with_(seed=seed).drawn("x").faults}
+        there |= {f.name for f in base.with_(seed=seed).drawn("x", lambda f: f.acts_on == "service" and "no").faults}
+    assert usual - there == {"kill_broker"}
+
+
 # ------------------------------------------------------------------------------------------------------- bad input
 
 
