@@ -234,8 +234,8 @@ def in_words(healthy: Mapping[str, Any]) -> str:
         else f"{count['violation']} of {conclusive} conclusive runs raised an alarm on a pipeline that is taken as right"
     )
     return (
-        f"{clean}: at {percent} % confidence, fewer than {_rounded_up(healthy['false_alarms_at_most'])} of such runs do "
-        f"(Clopper-Pearson), no less. {count['inconclusive']} could not say: fewer than "
+        f"{clean}: at {percent} % confidence, a rate below {_rounded_up(healthy['false_alarms_at_most'])} "
+        f"(Clopper-Pearson), and no better is proven. {count['inconclusive']} could not say: a rate below "
         f"{_rounded_up(healthy['inconclusive_at_most'])}."
     )
 
@@ -290,8 +290,13 @@ class Zoo:
         tell: Callable[[str], None],
         listener: Listener,
     ) -> Zoo:
-        """A new one, or with the trials of an earlier one that was asked the same and is to be taken up again."""
+        """A new one, or with the trials of an earlier one that was asked the same and is to be taken up again.
+
+        The journal of one that is not taken up again is kept as `….before`: it may be of many hours.
+        """
         trials = read_journal(journal, asked) if resume else []
+        if journal.exists():
+            journal.rename(journal.with_suffix(".before"))
         lines = [json.dumps({"asked": asked}), *(json.dumps(dataclasses.asdict(trial)) for trial in trials)]
         journal.with_suffix(".tmp").write_text("\n".join(lines) + "\n")
         journal.with_suffix(".tmp").rename(journal)

@@ -212,7 +212,7 @@ def test_the_verdict_of_healthy_runs(count: dict[str, int], verdict: str) -> Non
 def test_what_clean_runs_prove_is_said_with_its_bound() -> None:
     told = in_words(healthy(**{"pass": 100}))
     assert "100 conclusive runs without a false alarm" in told
-    assert "fewer than 3.0 %" in told
+    assert "at 95 % confidence, a rate below 3.0 %" in told
     assert "9.6 %" in in_words(healthy(**{"pass": 30})), "1 - 0.05 ** (1/30) is 9.503 %, never rounded down"
     assert "1 of 20 conclusive runs raised an alarm" in in_words(healthy(**{"pass": 19, "violation": 1}))
     assert in_words(healthy(inconclusive=3)).startswith("No run came to a conclusion")
@@ -339,6 +339,15 @@ def test_an_interrupted_zoo_is_taken_up_where_it_was(tmp_path: Path) -> None:
     again, _ = opened(tmp_path, lambda s: "no_loss", resume=True)
     assert [found.outcome for found in run_all(again, NO_DEDUP, LATE)] == ["caught", "caught"]
     assert [s.pipeline.name for s in again.session.asked] == ["late-dropped"]  # type: ignore[attr-defined]
+
+
+def test_a_new_zoo_does_not_wipe_out_an_old_one(tmp_path: Path) -> None:
+    zoo, _ = opened(tmp_path, lambda s: "duplicate_rate")
+    run_all(zoo, NO_DEDUP)
+    told = zoo.journal.read_text()
+    again, _ = opened(tmp_path, lambda s: "pass")
+    assert again.trials == []
+    assert (tmp_path / "zoo.before").read_text() == told
 
 
 def test_a_journal_of_something_else_is_not_gone_on_with(tmp_path: Path) -> None:
