@@ -337,7 +337,7 @@ def _zoo_of_mutants(args: argparse.Namespace) -> int:
 
 def _zoo_of_healthy(args: argparse.Namespace) -> int:
     from harness.catalog import DEFAULT_SCENARIO, fitted, pipeline, rescheduled, scenario
-    from harness.report.zoo import table_of_healthy
+    from harness.report.zoo import lines_of_healthy
     from harness.zoo import summary_of_healthy
 
     chosen = scenario(DEFAULT_SCENARIO)
@@ -351,7 +351,7 @@ def _zoo_of_healthy(args: argparse.Namespace) -> int:
     def ended() -> int:
         healthy = summary_of_healthy(zoo.trials)
         told = {**healthy, "pipeline": chosen.pipeline.name, "seed": args.seed}
-        return _told_of_zoo(told, table_of_healthy(healthy), args.json)
+        return _told_of_zoo(told, lines_of_healthy(healthy), args.json)
 
     with _zoo_opened(args, "healthy.jsonl", asked, chosen.pipeline) as zoo:
         try:

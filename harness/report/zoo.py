@@ -81,23 +81,16 @@ def sentences(rows: Sequence[Row], summary: Mapping[str, Any]) -> list[str]:
     return told
 
 
-def table_of_healthy(healthy: Mapping[str, Any]) -> RenderableType:
-    rows = [trial for trial in healthy["trials"] if trial["verdict"] != "pass"]
-    told = [Text(in_words(healthy))]
-    if not rows:
-        return Group(*told)
-    table = Table(title="runs that did not pass", title_justify="left", header_style="bold")
-    for head in ("seed", "verdict", "why", "folder"):
-        table.add_column(head, overflow="fold")
-    for trial in rows:
-        why = "\n".join(trial["reasons"]) or "no reason was told"
-        table.add_row(
-            str(trial["seed"]),
-            Text(trial["verdict"], _STYLES.get(trial["verdict"], "yellow")),
-            Text(why),
-            trial["folder"],
-        )
-    return Group(table, *told)
+def lines_of_healthy(healthy: Mapping[str, Any]) -> RenderableType:
+    """Each run that did not pass, with its reasons and its folder to be copied; then what all of them prove."""
+    lines: list[Text] = []
+    for trial in healthy["trials"]:
+        if trial["verdict"] != "pass":
+            style = _STYLES.get(trial["verdict"], "yellow")
+            lines.append(Text.assemble(f"seed {trial['seed']}: ", (trial["verdict"], style)))
+            lines += [Text(f"  {reason}") for reason in trial["reasons"] or ("no reason was told",)]
+            lines += [Text(f"  {trial['folder']}", overflow="ignore", no_wrap=True)] if trial["folder"] else []
+    return Group(*lines, Text(in_words(healthy)))
 
 
 # ------------------------------------------------------------------------------------------------------ the page

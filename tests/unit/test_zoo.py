@@ -413,10 +413,10 @@ def test_why_a_mutant_could_not_be_judged_is_told() -> None:
 
 
 def test_healthy_runs_that_did_not_pass_are_listed_with_their_reason() -> None:
-    text = rendered(shown.table_of_healthy(healthy(**{"pass": 3, "inconclusive": 1})))
-    assert "it did not bite" in text
-    assert "out/0" in text
-    assert "runs that did not pass" not in rendered(shown.table_of_healthy(healthy(**{"pass": 3})))
+    text = rendered(shown.lines_of_healthy(healthy(**{"pass": 3, "inconclusive": 1})))
+    assert "seed 0: inconclusive\n  faults_effective: it did not bite\n  out/0\n" in text
+    assert "3 conclusive runs" in text
+    assert "seed" not in rendered(shown.lines_of_healthy(healthy(**{"pass": 3})))
 
 
 def test_the_page_is_written_whole_or_between_its_markers(tmp_path: Path) -> None:
