@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from examples.orders.pipeline import orders
 from faults import FAULTS, Fault, RandomSchedule, random_schedule
 from faults.random_schedule import CALM_END_S, DRAWS, busy_links, drawn, fit, most_active, targets_of
-from harness import catalog
+from harness import catalog, session
 from harness.scenario import Scenario
 from harness.topology import Kafka, KafkaHop, Pipeline, Sqlite, SqliteHop, UsageError, Worker
 from load.profiles import Steady
@@ -194,6 +195,25 @@ def test_what_the_backend_refuses_is_never_drawn() -> None:
         usual |= {fault.name for fault in base.with_(seed=seed).drawn("x").faults}
         there |= {f.name for f in base.with_(seed=seed).drawn("x", lambda f: f.acts_on == "service" and "no").faults}
     assert usual - there == {"kill_broker"}
+
+
+def test_a_session_draws_for_its_own_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Backend:
+        name, where, notes = "docker", "in containers", ()
+
+        def refuses(self, fault: Fault, pipeline: Pipeline) -> str:
+            return "it was there before" if fault.acts_on == "service" else ""
+
+    asked: list[Scenario] = []
+    monkeypatch.setattr(session.Session, "prepare", lambda self, pipeline: Backend())
+    monkeypatch.setattr(session.Session, "processes", None)
+    monkeypatch.setattr(session, "execute", lambda scenario, *rest: asked.append(scenario))
+    base = Scenario("s", kappa, Steady(seconds=60), random=random_schedule())
+    for seed in range(30):
+        session.Session("docker").run(base.with_(seed=seed), tmp_path)
+    names = {fault.name for scenario in asked for fault in scenario.faults}
+    assert ("kill_broker" in names, "throttle" in names) == (False, True)
+    assert [scenario.schedule_seed for scenario in asked] == list(range(30))
 
 
 # ------------------------------------------------------------------------------------------------------- bad input
