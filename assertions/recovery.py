@@ -44,7 +44,8 @@ class Recovery:
     they are lost, not late. Where another fault is active or begins before that moment, the figure tells of both and is
     marked `disturbed`.
 
-    **Liveness**: at the last hop, while no fault is active and events wait, no gap is longer than 60 s; and the drain
+    **Liveness**: at the last hop, while no fault is active and events wait, no gap is longer than 60 s (a gap counts
+    from the end of the last of several faults that overlap, up to the start of the next one); and the drain
     ended because all had arrived or all was read, not because the pipeline was stuck, in a crash loop, or still not
     done at the cap.
 
@@ -212,7 +213,10 @@ def _standstills(run: SavedRun, sight: Sight, faults: Sequence[FaultWindow]) -> 
             parts.append(Part("inconclusive", f"whether {run.sink} stood still cannot be said: {reason}"))
     active = [(fault.start, fault.end) for fault in faults]
     for hop, start, end in waits:
-        for i in np.argsort(start - end, kind="stable")[:MOST_EXAMPLES]:
+        # All that may be too long, not only the longest: most of those may lie within faults.
+        for i in np.argsort(start - end, kind="stable")[
+            : max(MOST_EXAMPLES, int((end - start > LIVENESS_CAP_S).sum()))
+        ]:
             low, high = _longest_free(float(start[i]), float(end[i]), active)
             if high > low:
                 at = round(low - run.t0, 3)

@@ -12,6 +12,7 @@ from faults.lose_acks import LoseAcks
 from faults.out_of_memory import OutOfMemory
 from faults.partition import BlackHole, Partition
 from faults.pause import Pause
+from faults.random_schedule import RandomSchedule
 from faults.redeliver import Redeliver
 from faults.reset_connections import ResetConnections
 from faults.slow import Bandwidth, Latency
@@ -22,6 +23,7 @@ __all__ = [
     "FAULTS",
     "Evidence",
     "Fault",
+    "RandomSchedule",
     "System",
     "bandwidth",
     "black_hole",
@@ -34,6 +36,7 @@ __all__ = [
     "out_of_memory",
     "partition",
     "pause",
+    "random_schedule",
     "redeliver",
     "reset_connections",
     "terminate",
@@ -44,6 +47,7 @@ kill, terminate, kill_broker, pause = Kill, Terminate, KillBroker, Pause
 partition, black_hole, latency, bandwidth = Partition, BlackHole, Latency, Bandwidth
 reset_connections, lose_acks, redeliver = ResetConnections, LoseAcks, Redeliver
 disconnect, throttle, out_of_memory = Disconnect, Throttle, OutOfMemory
+random_schedule = RandomSchedule
 
 #: Every fault by its name.
 FAULTS: dict[str, type[Fault]] = {

@@ -83,7 +83,7 @@ def connections(run: SavedRun, link: str, start: float, end: float) -> tuple[int
     return (int(inside.min()), int(inside.max())) if len(inside) else (0, 0)  # type: ignore[arg-type]
 
 
-def idle_rate(run: SavedRun, link: str) -> float:
+def idle_rate(run: SavedRun, link: str, ways: Sequence[str] = ("requests", "responses")) -> float:
     """Bytes a second (both ways) in the quietest two seconds between load and collection: the clients' own chatter."""
     ended = [r["t"] for r in run.history if r["kind"] == "load-end"]
     stopped = [r["t"] for r in run.history if r["kind"] == "stage" and r["stage"] == "collect"]
@@ -91,7 +91,7 @@ def idle_rate(run: SavedRun, link: str) -> float:
     if not ended or not stopped or samples.is_empty():
         return 0.0
     after = samples.filter(pl.col("t").is_between(ended[-1], stopped[-1]))
-    after = after.select("t", total=pl.col("requests") + pl.col("responses"))
+    after = after.select("t", total=pl.sum_horizontal(*ways))
     times, totals = after["t"].to_list(), after["total"].to_list()
     best = None
     low = 0

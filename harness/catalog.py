@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import sys
@@ -12,7 +13,17 @@ from typing import Any
 from assertions import batch_parity, content, duplicate_rate, latency, no_loss, recovery
 from assertions.base import Assertion
 from assertions.registry import ASSERTIONS
-from faults import FAULTS, black_hole, kill, lose_acks, partition, redeliver, reset_connections, terminate
+from faults import (
+    FAULTS,
+    black_hole,
+    kill,
+    lose_acks,
+    partition,
+    random_schedule,
+    redeliver,
+    reset_connections,
+    terminate,
+)
 from harness.scenario import Scenario, schedule
 from harness.topology import KafkaHop, Pipeline, PubSubHop, UsageError, unknown
 from load.profiles import Steady
@@ -22,6 +33,8 @@ from pipelines_under_test.stock_beam.pipeline import stock_beam
 from pipelines_under_test.timed_dedup.pipeline import WINDOW_S, kappa_timed_dedup
 
 DEFAULT_SCENARIO = "kappa-under-fire"
+#: What may stand in for a scenario's own schedule.
+SCHEDULES = ("none", "random")
 
 
 def claims(pipeline: Pipeline, parity: float = 0.95) -> list[Assertion]:
@@ -238,6 +251,17 @@ def fitted(base: Scenario, other: Pipeline) -> Scenario:
     if other.batch is None or other.sink is None:
         same = same and all(a.name != "batch_parity" for a in base.assertions)
     return base.with_(pipeline=other, assertions=base.assertions if same else claims(other))
+
+
+def rescheduled(base: Scenario, kind: str) -> Scenario:
+    """The scenario with another schedule: "none", or "random", which is drawn from the scenario's seed.
+
+    A least rate of duplicates says what the scenario's own faults must bring about; other faults need not.
+    """
+    if kind not in SCHEDULES:
+        raise unknown("schedule", kind, SCHEDULES)
+    assertions = [dataclasses.replace(a, least=0.0) if isinstance(a, duplicate_rate) else a for a in base.assertions]
+    return base.with_(faults=(), random=random_schedule() if kind == "random" else None, assertions=assertions)
 
 
 def listing() -> dict[str, Any]:

@@ -9,10 +9,11 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.topology import UsageError
+from harness.topology import Pipeline, UsageError, unknown
 
 PASS, VIOLATION, USAGE, INCONCLUSIVE, HARNESS, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -26,9 +27,26 @@ exit status:
 
 first steps:
   gauntlet run                              the main job on the reference pipeline
+  gauntlet run --schedule random --seed 42  faults, targets and times drawn from a seed
   gauntlet run lost-acks --pipeline no-dedup    a pipeline with a planted bug: see it caught
   gauntlet list                             scenarios, pipelines, faults, assertions, mutants
   gauntlet doctor                           what is installed, what would be fetched
+"""
+
+ZOO_EPILOG = """\
+exit status:
+  0  every mutant was caught by the assertion that must catch it; every healthy run passed
+  1  one was missed or only caught by another, or fewer than half of all pass without faults; a healthy run was accused
+  2  usage error
+  3  some runs could not say
+  4  the harness failed in some runs
+
+Each run is a line in zoo.jsonl (healthy.jsonl) in the folder of --out as soon as it is over: an interruption loses
+nothing, and --resume goes on. Of a healthy run that passed only the line is kept; the others keep their folder.
+
+  gauntlet zoo no-dedup fresh-uuid          these two
+  gauntlet zoo --docs docs/zoo.md           all of them, about a minute each
+  gauntlet zoo --healthy 20 --seed 100      seeds 100 to 119
 """
 
 
@@ -64,10 +82,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="for --backend external: where the services are (docs/external.md)",
     )
-    run.add_argument("--seed", type=int, metavar="N", help="the seed of the events (default: the scenario's)")
+    run.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="the seed of the events and of a random schedule (default: the scenario's)",
+    )
     run.add_argument("--rate", type=int, metavar="N", help="events a second")
     run.add_argument("--seconds", type=float, metavar="N", help="how long the load lasts")
-    run.add_argument("--schedule", metavar="KIND", help="'none': without its faults")
+    run.add_argument(
+        "--schedule",
+        metavar="KIND",
+        help="other faults than the scenario's: 'random' draws them from the seed, 'none' leaves them out",
+    )
     run.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where run folders go (default: out)")
     run.add_argument("--json", action="store_true", help="end with one JSON object on stdout; all else goes to stderr")
 
@@ -79,6 +106,38 @@ def _parser() -> argparse.ArgumentParser:
         "report", help="write a saved run's page again", description="Writes report.html again."
     )
     report.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+
+    zoo = commands.add_parser(
+        "zoo",
+        help="prove that planted bugs are caught and a healthy pipeline is not accused",
+        description="Runs every mutant (the reference pipeline with one planted bug) under its scenario until the "
+        "assertion that must catch it does, and prints which assertion caught which. With --healthy N: the unmutated "
+        "pipeline under N random schedules, for false alarms and runs that cannot say.",
+        epilog=ZOO_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    zoo.add_argument("mutants", nargs="*", metavar="MUTANT", help="only these (default: all; `gauntlet list`)")
+    zoo.add_argument("--runs", type=int, metavar="N", help="the most runs a mutant (default: what each one may need)")
+    zoo.add_argument(
+        "--schedule", metavar="KIND", default="own", help="'random': instead of the faults of each scenario (own)"
+    )
+    zoo.add_argument(
+        "--without-faults",
+        action="store_true",
+        help="also run each mutant once without faults: at least half must pass",
+    )
+    zoo.add_argument("--healthy", type=int, metavar="N", help="N runs of the unmutated pipeline under random schedules")
+    zoo.add_argument("--pipeline", metavar="P", help="with --healthy: another pipeline, as for `run` (default: kappa)")
+    zoo.add_argument("--rate", type=int, metavar="N", help="with --healthy: events a second")
+    zoo.add_argument("--seconds", type=float, metavar="N", help="with --healthy: how long each load lasts")
+    zoo.add_argument("--seed", type=int, default=7, metavar="N", help="the first seed; each run takes the next (7)")
+    zoo.add_argument(
+        "--backend", default="auto", choices=["auto", "process", "docker"], help="as for `run` (default: auto)"
+    )
+    zoo.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where run folders go (default: out)")
+    zoo.add_argument("--resume", action="store_true", help="go on with what the folder of --out says is done already")
+    zoo.add_argument("--docs", type=Path, metavar="PAGE", help="write the table into this Markdown page, too")
+    zoo.add_argument("--json", action="store_true", help="end with one JSON object on stdout; all else goes to stderr")
 
     commands.add_parser(
         "provision", help="find or fetch the real programs", description="Finds or fetches what runs need."
@@ -142,7 +201,7 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from harness.catalog import DEFAULT_SCENARIO, fitted, pipeline, scenario
+    from harness.catalog import DEFAULT_SCENARIO, fitted, pipeline, rescheduled, scenario
     from harness.report.terminal import make_view, print_verdict
     from harness.session import Session
 
@@ -154,11 +213,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.seed is not None:
         chosen = chosen.with_(seed=args.seed)
     if args.schedule is not None:
-        if args.schedule != "none":
-            raise UsageError(
-                f"There is no schedule {args.schedule!r}; this version knows 'none' and the scenario's own."
-            )
-        chosen = chosen.with_(faults=())
+        chosen = rescheduled(chosen, args.schedule)
     chosen.validate()
     _check_out(args.out)
     view = make_view(sys.stderr)
@@ -227,6 +282,122 @@ def _folder(path: Path) -> Path:
     if not path.is_dir():
         raise UsageError(f"{path} is not a run folder; they are made by `gauntlet run` under --out (default: out).")
     return path
+
+
+def _zoo(args: argparse.Namespace) -> int:
+    if args.runs is not None and args.runs < 1:
+        raise UsageError(f"--runs must be 1 or more, not {args.runs}.")
+    if args.healthy is not None and args.healthy < 1:
+        raise UsageError(f"--healthy must be 1 run or more, not {args.healthy}.")
+    only_mutants = {"MUTANT": args.mutants, "--runs": args.runs, "--without-faults": args.without_faults,
+                    "--docs": args.docs, "--schedule": args.schedule != "own"}  # fmt: skip
+    only_healthy = {"--pipeline": args.pipeline, "--rate": args.rate, "--seconds": args.seconds}
+    if args.healthy is not None:
+        if wrong := [name for name, given in only_mutants.items() if given]:
+            raise UsageError(f"{wrong[0]} is about mutants and cannot be asked together with --healthy.")
+        return _zoo_of_healthy(args)
+    if wrong := [name for name, given in only_healthy.items() if given is not None]:
+        raise UsageError(f"{wrong[0]} needs --healthy N: a mutant is a pipeline of its own, under its own scenario.")
+    return _zoo_of_mutants(args)
+
+
+def _zoo_of_mutants(args: argparse.Namespace) -> int:
+    from harness.report.zoo import check_page, markdown_of_mutants, table_of_mutants, write_page
+    from harness.zoo import mutants_named, plan_of_mutant, summary_of_mutants
+    from pipelines_under_test.mutants import MUTANTS
+
+    if args.schedule not in ("own", "random"):
+        raise unknown("schedule", args.schedule, ["own", "random"])
+    mutants = mutants_named(args.mutants, MUTANTS)
+    for mutant in mutants:
+        plan_of_mutant(mutant, args.schedule, args.seed).scenario.validate()
+    if args.docs:
+        check_page(args.docs)
+    rows: list[Any] = []
+
+    def ended() -> int:
+        summary = summary_of_mutants(rows, whole=not args.mutants)
+        if args.docs and len(rows) == len(mutants):
+            trial = rows[0].trials[0]
+            how = f"Backend {trial.backend}, seed {args.seed}, schedule of the scenario{'' if args.schedule == 'own' else ': random'}."
+            write_page(args.docs, markdown_of_mutants(rows, summary, how))
+        return _told_of_zoo({**summary, "seed": args.seed}, table_of_mutants(rows, summary), args.json)
+
+    with _zoo_opened(args, "zoo.jsonl", {"schedule": args.schedule, "seed": args.seed}, mutants[0].pipeline) as zoo:
+        try:
+            for row in zoo.run_mutants(
+                mutants, runs=args.runs, seed=args.seed, schedule=args.schedule, without_faults=args.without_faults
+            ):
+                rows.append(row)
+        except KeyboardInterrupt:
+            ended()
+            raise
+    return ended()
+
+
+def _zoo_of_healthy(args: argparse.Namespace) -> int:
+    from harness.catalog import DEFAULT_SCENARIO, fitted, pipeline, rescheduled, scenario
+    from harness.report.zoo import lines_of_healthy
+    from harness.zoo import summary_of_healthy
+
+    chosen = scenario(DEFAULT_SCENARIO)
+    if args.pipeline:
+        chosen = fitted(rescheduled(chosen, "none"), pipeline(args.pipeline))
+    given = {k: v for k, v in (("rate", args.rate), ("seconds", args.seconds)) if v is not None}
+    chosen = chosen.with_(load=dataclasses.replace(chosen.load, **given))
+    rescheduled(chosen, "random").validate()
+    asked = {"pipeline": chosen.pipeline.name, "rate": chosen.load.rate, "seconds": chosen.load.seconds}
+
+    def ended() -> int:
+        healthy = summary_of_healthy(zoo.trials)
+        told = {**healthy, "pipeline": chosen.pipeline.name, "seed": args.seed}
+        return _told_of_zoo(told, lines_of_healthy(healthy), args.json)
+
+    with _zoo_opened(args, "healthy.jsonl", asked, chosen.pipeline) as zoo:
+        try:
+            zoo.run_healthy(chosen, args.healthy, args.seed)
+        except KeyboardInterrupt:
+            ended()
+            raise
+    return ended()
+
+
+@contextlib.contextmanager
+def _zoo_opened(args: argparse.Namespace, journal: str, asked: dict[str, Any], prepared: Pipeline) -> Iterator[Any]:
+    """A zoo on its session. What goes on is a line a run, and on a terminal a status line meanwhile."""
+    from rich.console import Console
+
+    from harness.session import Session
+    from harness.zoo import Zoo
+
+    _check_out(args.out)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    with contextlib.ExitStack() as opened:
+        session = opened.enter_context(Session(args.backend))
+        session.prepare(prepared)  # shows by itself what it fetches
+        status = opened.enter_context(console.status("starts"))
+        name = ""
+
+        def on(event: dict[str, Any]) -> None:
+            nonlocal name
+            if event["kind"] == "run":
+                name = f"{event['scenario']} on {event['pipeline']}, seed {event['seed']}"
+            elif event["kind"] == "stage":
+                status.update(f"{name}: {event['stage']}")
+
+        asked = {**asked, "backend": args.backend}
+        yield Zoo.opened(session, args.out / journal, asked, args.resume, console.print, on)
+
+
+def _told_of_zoo(summary: dict[str, Any], table: Any, as_json: bool) -> int:
+    from rich.console import Console
+
+    Console(stderr=as_json, highlight=False, markup=False).print(table)
+    if as_json:
+        sys.stderr.flush()
+        print(json.dumps(summary))
+    sys.stdout.flush()
+    return {"pass": PASS, "violation": VIOLATION, "inconclusive": INCONCLUSIVE, "failed": HARNESS}[summary["verdict"]]
 
 
 def _provision(args: argparse.Namespace) -> int:

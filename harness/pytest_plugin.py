@@ -20,6 +20,7 @@ import pytest
 if TYPE_CHECKING:
     from assertions.base import Assertion
     from faults.base import Fault
+    from faults.random_schedule import RandomSchedule
     from harness.run import Outcome
     from harness.scenario import Scenario
     from harness.session import Session
@@ -100,16 +101,21 @@ class Gauntlet:
         self,
         pipeline: Pipeline,
         load: Steady | None = None,
-        faults: Sequence[Fault | Sequence[Fault]] = (),
+        faults: Sequence[Fault | Sequence[Fault]] | RandomSchedule = (),
         *,
         users: int = 1,
         seed: int = 7,
     ) -> CheckableRun:
         """Runs a pipeline under load and faults, up to what was observed; `check` on the result judges it."""
+        from faults.random_schedule import RandomSchedule
         from harness.scenario import Scenario, schedule
         from load.profiles import Steady
 
-        return self._start(Scenario(self._name, pipeline, load or Steady(), schedule(*faults), users=users, seed=seed))
+        by_hand = () if isinstance(faults, RandomSchedule) else schedule(*faults)
+        drawn = faults if isinstance(faults, RandomSchedule) else None
+        return self._start(
+            Scenario(self._name, pipeline, load or Steady(), by_hand, users=users, seed=seed, random=drawn)
+        )
 
     def scenario(self, scenario: str | Scenario, pipeline: Pipeline | None = None) -> CheckableRun:
         """Runs a scenario, by name or value, perhaps on another pipeline; `check()` judges it by its own claims."""

@@ -10,6 +10,7 @@ from typing import Any
 from assertions.base import Assertion
 from assertions.registry import GUARDS
 from faults.base import Fault
+from faults.random_schedule import RandomSchedule, Refuses
 from harness.topology import Pipeline, UsageError, unknown
 from load.profiles import Steady
 from load.source_form import load_encoder
@@ -17,7 +18,10 @@ from load.source_form import load_encoder
 
 @dataclass(frozen=True)
 class Scenario:
-    """What `gauntlet run NAME` runs. `expected`: assertion -> "violation", for a pipeline that is known to be wrong."""
+    """What `gauntlet run NAME` runs. `expected`: assertion -> "violation", for a pipeline that is known to be wrong.
+
+    `random`: the faults are drawn from a seed as soon as the backend is known (`drawn`), and `schedule_seed` says which.
+    """
 
     name: str
     pipeline: Pipeline
@@ -28,15 +32,26 @@ class Scenario:
     seed: int = 7
     expected: Mapping[str, str] = field(default_factory=dict)
     about: str = ""
+    random: RandomSchedule | None = None
+    schedule_seed: int | None = None
 
     def with_(self, **changes: Any) -> Scenario:
         return dataclasses.replace(self, **changes)
+
+    def drawn(self, backend: str, refuses: Refuses = lambda fault: None) -> Scenario:
+        """With the faults that a random schedule has for this backend, but none that it refuses; itself if its faults
+        were made by hand."""
+        if self.random is None:
+            return self
+        seed = self.seed if self.random.seed is None else self.random.seed
+        faults = self.random.draw(self.pipeline, self.load.rate, self.load.seconds, backend, seed, refuses)
+        return self.with_(faults=faults, schedule_seed=seed)
 
     def validate(self) -> Scenario:
         """Raises UsageError at the first thing that cannot work, before anything is started."""
         self.pipeline.validate()
         self.load.check_users(self.users)
-        for fault in self.faults:
+        for fault in self.faults or self.drawn("").faults:  # what any backend can do: is there anything to draw?
             fault.check(self.pipeline)
         named = {a.name for a in self.assertions} | {g.name for g in GUARDS}
         for name, verdict in self.expected.items():

@@ -43,13 +43,15 @@ class Session:
     ) -> Outcome:
         """Runs a scenario on a stack of its shape, which is started if there is none. See `harness.run.execute`."""
         scenario.validate()
-        backend = self.prepare(scenario.pipeline)
+        pipeline = scenario.pipeline
+        backend = self.prepare(pipeline)
+        scenario = scenario.drawn(backend.name, lambda fault: backend.refuses(fault, pipeline))
         for fault in scenario.faults:
             if fault.needs not in ("", backend.name):
                 raise UsageError(
                     f"{fault.describe()}: this fault needs --backend {fault.needs}; this run is {backend.where}."
                 )
-            if reason := backend.refuses(fault, scenario.pipeline):
+            if reason := backend.refuses(fault, pipeline):
                 raise UsageError(f"{fault.describe()} cannot be done {backend.where}: {reason}.")
         try:
             return execute(

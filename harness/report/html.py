@@ -364,6 +364,7 @@ class _Page:
             ("Seed", self._known("seed")),
             ("Load", _load_in_words(profile)),
             ("Faults scheduled", len(self.meta.get("schedule") or []) if "schedule" in self.meta else None),
+            ("Schedule drawn from seed", self.meta.get("schedule_seed")),
             ("Run", self.meta.get("run")),
             ("Started", _when(str(self.meta.get("started") or ""))),
         ]

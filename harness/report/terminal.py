@@ -282,9 +282,10 @@ def _told(event: Event, state: _State) -> Line | None:
             else ""
         )
         faults = len(get("schedule") or [])
+        drawn = "" if get("schedule_seed") is None else f" drawn from seed {get('schedule_seed')}"
         return (
             "strong",
-            f"run {get('run')}: {get('scenario')} on {get('pipeline')}, seed {get('seed')}{rate}, {faults} fault{'s' * (faults != 1)}"
+            f"run {get('run')}: {get('scenario')} on {get('pipeline')}, seed {get('seed')}{rate}, {faults} fault{'s' * (faults != 1)}{drawn}"
             + (f", {get('where')}" if get("where") else ""),
         )
     if kind == "stage":

@@ -301,6 +301,8 @@ def repeat_command(meta: Mapping[str, Any], verdict: Mapping[str, Any] | None = 
             argv += [option, f"{value:g}" if isinstance(value, float) else value]
     if known.get("schedule") == []:
         argv += ["--schedule", "none"]
+    elif known.get("schedule_seed") is not None:
+        argv += ["--schedule", "random"]
     return " ".join(shlex.quote(clean(a)) for a in argv)
 
 

@@ -146,6 +146,7 @@ class PubSubTap:
         self._subscription = f"projects/{PROJECT}/subscriptions/gauntlet-tap-{hop.name}-{run}"
         self._messages = MessageLog(run, hop.event_id, hop.content)
         self._ids: set[str] = set()
+        self._bytes = 0
         self._sentinel = threading.Event()
         self._stop = threading.Event()
         self._failures, self._failed_at = 0, 0.0
@@ -198,6 +199,7 @@ class PubSubTap:
             if message.message_id in self._ids:
                 continue
             self._ids.add(message.message_id)
+            self._bytes += type(item).pb(item).ByteSize()
             created = int(message.publish_time.timestamp() * 1000)
             self._messages.add((message.message_id,), message.data, message.attributes, created, seen)
         if received:
@@ -232,7 +234,8 @@ class PubSubTap:
             reason = f"the tap broke: {self._error}"
         frame = self._messages.frame({"message_id": pl.String})
         good = "the sentinel came, after a quiet longer than the deadline"
-        return TapResult(frame, not reason, reason or good, failed_pulls=self._failures)
+        size = round(self._bytes / len(self._ids), 1) if self._ids else 0.0
+        return TapResult(frame, not reason, reason or good, failed_pulls=self._failures, bytes_a_message=size)
 
 
 def probe(address: str, timeout_s: float = 5.0) -> float:

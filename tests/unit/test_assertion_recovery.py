@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from saved_run import World
 
 from assertions.base import Finding
-from assertions.recovery import Recovery
-from assertions.sight import flows_again
+from assertions.recovery import Recovery, _longest_free, _standstills
+from assertions.sight import Sight, flows_again
+from harness.store import FaultWindow
 from harness.topology import UsageError
 from load.profiles import Steady
 
@@ -174,6 +177,45 @@ def test_a_standstill_during_a_fault_is_the_faults(tmp_path: Path) -> None:
     finding = check(world, tmp_path)
     assert finding.verdict == "pass"
     assert finding.figures["longest_gap_s"] == pytest.approx(25, abs=0.2)
+
+
+def test_nothing_is_demanded_while_any_of_several_faults_is_active(tmp_path: Path) -> None:
+    """65 s without a movement; of two faults that overlap, the first ends early, and one within another ends earlier."""
+    world = outage(World(profile=LONG), 20.0, 85.0)
+    world.fault("partition", "x", 20.0, 30.0).fault("kill", "y", 25.0, 60.0).fault("kill", "z", 26.0, 28.0)
+    finding = check(world, tmp_path)
+    assert finding.verdict == "pass"
+    assert finding.figures["longest_gap_s"] == pytest.approx(25, abs=0.2)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)).map(lambda f: (f[0], f[0] + f[1])), max_size=6),
+    st.integers(0, 20),
+    st.integers(0, 20),
+)
+def test_the_longest_time_without_a_fault_is_found_however_they_overlap(
+    active: list[tuple[float, float]], start: int, length: int
+) -> None:
+    """Against counting by the second."""
+    low, high = _longest_free(start, start + length, active)
+    runs, longest = 0, 0
+    for second in range(start, start + length):
+        runs = 0 if any(begin < second + 1 and second < end for begin, end in active) else runs + 1
+        if any(begin == second == end for begin, end in active):
+            runs = min(runs, 1)  # one that was over at once parts the time before it from that after it
+        longest = max(longest, runs)
+    assert high - low == longest
+    assert start <= low <= high <= start + length
+
+
+def test_a_standstill_counts_though_many_longer_ones_lie_within_faults(tmp_path: Path) -> None:
+    waits = [(float(i * 100), float(i * 100 + 90)) for i in range(40)] + [(5000.0, 5062.0)]
+    run = World(profile=LONG).save(tmp_path)
+    seen = np.array([end for _, end in waits])
+    sight = Sight("aggregates", True, np.arange(len(waits)), np.array([start for start, _ in waits]), seen, 0)
+    faults = [FaultWindow(i, "kill", "x", start, end, {}, {}) for i, (start, end) in enumerate(waits[:-1])]
+    parts, _ = _standstills(run, sight, faults)
+    assert [part.verdict for part in parts] == ["violation"]
 
 
 def test_a_standstill_after_the_fault_is_the_pipelines(tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ import pytest
 import faults
 import harness.topology
 from examples.orders import pipeline, schema
+from faults.random_schedule import LEAST_RATE_OF_A_LIMIT
 from faults.reset_connections import ResetConnections
 from harness import catalog, cli
 from harness.topology import UsageError
+from harness.zoo import upper_bound
 from pipelines_under_test.kappa.converter import RawMessage
 from pipelines_under_test.mutants.registry import MUTANTS, Mutant, mutant
 
@@ -79,13 +81,36 @@ def test_its_test_is_one(shop: dict[str, Any]) -> None:
     catalog.scenario("steady").with_(pipeline=given_pipeline, load=load, faults=schedule, assertions=()).validate()
 
 
+def test_the_page_on_random_schedules_says_what_is_so() -> None:
+    names = run("random-schedules.md", {})
+    with pytest.raises(_Asked) as asked:
+        names["test_no_order_is_lost_whatever_happens"](_Gauntlet(), 3)
+    given_pipeline, load = asked.value.args[0]
+    drawn = asked.value.args[1]["faults"].draw(given_pipeline, load.rate, load.seconds, "process", seed=0)
+    assert drawn == faults.random_schedule(3).draw(pipeline.orders, 400, 15, "process", seed=0)
+    (commands,) = snippets("random-schedules.md", "sh")
+    for command in commands.splitlines():
+        given = cli._parser().parse_args(shlex.split(command)[1:])
+        chosen = catalog.scenario(given.scenario or catalog.DEFAULT_SCENARIO)
+        if given.pipeline:
+            chosen = catalog.fitted(chosen, catalog.pipeline(given.pipeline))
+        load = dataclasses.replace(chosen.load, seconds=given.seconds)
+        assert catalog.rescheduled(chosen.with_(load=load, seed=given.seed), given.schedule).validate().drawn("").faults
+    text = " ".join((DOCS / "random-schedules.md").read_text().split())
+    usual = faults.random_schedule()
+    assert f"(seed=None, every_s={usual.every_s:g}, most_active={usual.most_active}, weights={{}})" in text
+    assert f"less than {LEAST_RATE_OF_A_LIMIT} events a second" in text
+    assert (round(100 * upper_bound(0, 20)), round(100 * upper_bound(0, 100))) == (14, 3)
+    assert "fewer than 14 % at 95 % confidence, 100 fewer than 3 %" in text
+
+
 class _Asked(Exception):
     pass
 
 
 class _Gauntlet:
-    def run(self, *asked: object) -> None:
-        raise _Asked(asked)
+    def run(self, *asked: object, **named: object) -> None:
+        raise _Asked(asked, named)
 
 
 def test_its_error_message_is_the_one_that_is_told() -> None:

@@ -64,7 +64,11 @@ class Observed:
         return self.others
 
     def hop(self, name: str) -> pl.DataFrame:
-        return pl.DataFrame({"seen_ms": [t * 1000 for t in self.arrivals]}, schema={"seen_ms": pl.Float64})
+        at = [t * 1000 for t in self.arrivals]
+        frame = pl.DataFrame(
+            {"seen_ms": at, "created_ms": at}, schema={"seen_ms": pl.Float64, "created_ms": pl.Float64}
+        )
+        return frame.with_columns(created_ms=pl.col("created_ms").cast(pl.Int64))
 
 
 def recorded(
@@ -97,7 +101,11 @@ def recorded(
             rows.append((t, link, connected, opened, closed_now, int(requests), int(responses)))
         t = round(t + 0.2, 3)
     links = pl.DataFrame(rows, ["t", "link", "connections", "opened", "closed", "requests", "responses"], orient="row")
-    always = [{"t": LOAD_END, "kind": "load-end"}, {"t": COLLECT, "kind": "stage", "stage": "collect"}]
+    always: list[dict[str, Any]] = [
+        {"t": LOAD_END, "kind": "load-end"},
+        {"t": COLLECT, "kind": "stage", "stage": "collect"},
+        {"t": COLLECT, "kind": "tap", "hop": "published", "figures": {"bytes_a_message": 1000.0}},
+    ]
     seen = [100 + i * 0.01 for i in range(2000)] if arrivals is None else arrivals
     return Observed(links, (history or []) + always, seen)
 
@@ -311,6 +319,42 @@ def test_a_proof_without_one_of_its_marks_is_none(case: str) -> None:
     assert not evidence.bit
     assert evidence.reason.startswith("not proven: ") or "no " in evidence.reason
     assert reason in evidence.reason
+
+
+def shifted(run: Observed, responses: float, since: float, until: float) -> Observed:
+    """With so many more (or fewer) bytes delivered, evenly between two moments."""
+    done = ((pl.col("t") - since) / (until - since)).clip(0, 1)
+    run.links = run.links.with_columns(responses=pl.col("responses") + (responses * done).cast(pl.Int64))
+    return run
+
+
+@pytest.mark.parametrize("size", [400, -400])
+def test_what_was_late_or_double_before_a_seek_is_no_redelivery(size: int) -> None:
+    """400 messages were delivered twice before it; or 400 waited, and came when the worker had caught up after it."""
+    run = shifted(recorded(during=(100_000, 100_000), connections_during=1), size * 1000, 105, 109)
+    if size < 0:
+        run = shifted(run, -size * 1000, START + 0.5, START + 2)
+    evidence = evidence_of(run, window("redeliver", **SOUGHT))  # type: ignore[arg-type]
+    assert not evidence.bit
+    assert abs(evidence.figures["aggregator"]["delivered_again_about"]) < 30
+
+
+def test_a_redelivery_is_seen_beside_what_was_late_before_it() -> None:
+    run = shifted(recorded(during=(100_000, 300_000), connections_during=1), -200_000, 105, 109)
+    run = shifted(run, 200_000, START + 1, START + 4)
+    assert evidence_of(run, window("redeliver", **SOUGHT)).bit  # type: ignore[arg-type]
+
+
+def test_a_redelivery_is_seen_though_the_worker_was_away_afterwards() -> None:
+    run = shifted(recorded(during=(100_000, 300_000), connections_during=1), -2_000_000, END, END + 8)
+    assert evidence_of(run, window("redeliver", **SOUGHT)).bit  # type: ignore[arg-type]
+
+
+def test_a_redelivery_cannot_be_told_without_the_size_of_a_message() -> None:
+    run = recorded(during=(100_000, 300_000))
+    run.history = [record for record in run.history if record["kind"] != "tap"]
+    with pytest.raises(NotObserved, match="how large messages are"):
+        evidence_of(run, window("redeliver", **SOUGHT))  # type: ignore[arg-type]
 
 
 def test_every_fault_has_both_proofs() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from assertions import no_loss
-from harness.pytest_plugin import CheckableRun, Inconclusive, Violation
+from faults import random_schedule
+from harness.pytest_plugin import CheckableRun, Gauntlet, Inconclusive, Violation
 from harness.run import Outcome
 from harness.scenario import Scenario
 from pipelines_under_test.kappa.pipeline import kappa
@@ -67,6 +68,21 @@ def test_a_run_that_stays_inconclusive_fails_with_its_own_word(tmp_path: Path) -
 def test_a_violation_in_the_repetition_is_a_violation(tmp_path: Path) -> None:
     with pytest.raises(Violation):
         run(Session("inconclusive", "violation"), tmp_path).check(no_loss())
+
+
+def test_a_random_schedule_stands_for_the_faults(tmp_path: Path) -> None:
+    asked: list[Scenario] = []
+
+    class Drawing(Session):
+        def run(self, scenario: Scenario, out: Path, notes: Any = ()) -> Outcome:
+            asked.append(scenario.drawn("process"))
+            return super().run(scenario, out, notes)
+
+    harness = Gauntlet(Drawing("pass", "pass"), tmp_path, "test", None)  # type: ignore[arg-type]
+    harness.run(kappa, faults=random_schedule(seed=42))
+    harness.run(kappa, faults=random_schedule(), seed=5)
+    assert [scenario.schedule_seed for scenario in asked] == [42, 5]
+    assert asked[0].faults == random_schedule(42).draw(kappa, 2000, 20, "process", seed=0)
 
 
 def test_nothing_to_check_is_an_error(tmp_path: Path) -> None:

@@ -76,6 +76,14 @@ def test_the_view_suits_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------------------------------------------- line view
 
 
+def test_the_first_line_says_from_which_seed_the_faults_were_drawn() -> None:
+    stream = io.StringIO()
+    LineView(stream).on({**START, "schedule_seed": 42})
+    assert "2 faults drawn from seed 42" in stream.getvalue().splitlines()[0]
+    LineView(stream := io.StringIO()).on(START)
+    assert "drawn" not in stream.getvalue()
+
+
 def test_a_log_has_a_progress_line_every_five_seconds() -> None:
     stream = io.StringIO()
     view = make_view(stream)

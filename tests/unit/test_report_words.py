@@ -103,6 +103,8 @@ def test_the_command_repeats_what_was_asked() -> None:
     assert words.repeat_command(meta) == (
         "gauntlet run kappa-under-fire --pipeline kappa --backend process --seed 7 --rate 2000 --seconds 20 --schedule none"
     )
+    drawn = words.repeat_command({**meta, "schedule": [{"fault": "kill"}], "schedule_seed": 7})
+    assert drawn.endswith("--seed 7 --rate 2000 --seconds 20 --schedule random")
     of_a_test = words.repeat_command({**meta, "scenario": "test_a_killed_worker[converter]"}, named=False)
     assert of_a_test == "pytest -m chaos -k 'test_a_killed_worker[converter]' --gauntlet-seed 7"
     assert words.check_command("out/a b") == "gauntlet check 'out/a b'"
