@@ -50,9 +50,9 @@ class Redeliver(Fault):
         """More bytes were delivered afterwards than what was published explains.
 
         A redelivery is invisible to a tap, which has a subscription of its own, so it is measured on the links of the
-        workers that pull: the bytes that came, less those of every message once. How many those are the tap has
-        measured, which gets the same messages. Until the next seek, which has a balance of its own. What was published and not yet delivered at the seek, and what had been
-        delivered twice by then, is in the balance before it.
+        workers that pull: the bytes that came until the next seek, less those of every message once. How many those are
+        the tap has measured, which gets the same messages. What was published and not yet delivered at the seek, and
+        what had been delivered twice by then, is in the balance before it.
         """
         proofs: list[tuple[bool, str]] = []
         figures: dict[str, object] = {}
@@ -60,10 +60,10 @@ class Redeliver(Fault):
             size = _bytes_a_message(run, seen["hop"])
             last = float(run.links["t"].max() or 0)  # type: ignore[arg-type]
             seeks = [w.start for w in run.faults() if subscription in w.observations.get("sought", {})]
-            until = min((seek for seek in seeks if seek > window.start), default=last)
+            until = min([last, window.start + AGAIN_WITHIN_S, *(seek for seek in seeks if seek > window.start)])
             times = [t for t in (window.start + i for i in range(1, AGAIN_WITHIN_S + 1)) if t < until] + [until]
             # The most of it: while a worker is away, ever more of what is published is still to come.
-            most = max((_beyond_once(run, seen, size, t) for t in times), default=0.0)
+            most = max(_beyond_once(run, seen, size, t) for t in times)
             messages = round((most - max(0.0, _beyond_once(run, seen, size, window.start))) / size)
             again = _published(run, seen["hop"], window.start) - _published(
                 run, seen["hop"], window.start - seen["back_s"]
