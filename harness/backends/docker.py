@@ -75,14 +75,18 @@ def asking() -> Iterator[None]:
     Raises BackendGone where it does not answer, HarnessFault where it refuses.
     """
     import docker.errors
+    import requests
     import urllib3.exceptions
 
+    silence = (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
     try:
         yield
-    except docker.errors.APIError as error:
+    except docker.errors.APIError as error:  # one of requests' too, but an answer
         raise HarnessFault(f"the Docker daemon refused: {error.explanation or error}") from error
-    except (docker.errors.DockerException, urllib3.exceptions.HTTPError, OSError) as error:  # requests' are OSErrors
-        raise BackendGone(f"the Docker daemon at {_address()} does not answer: {_plainly(error)}") from error
+    except (docker.errors.DockerException, *silence) as error:
+        if isinstance(error, silence) or isinstance(error.__cause__, silence):
+            raise BackendGone(f"the Docker daemon at {_address()} does not answer: {_plainly(error)}") from error
+        raise HarnessFault(f"the Docker daemon could not be asked: {error}") from error
 
 
 def _address() -> str:
