@@ -1,6 +1,6 @@
-"""Mutant: a hash cut to sixteen bits.
+"""Mutant: a hash cut to twelve bits.
 
-The bug: to save room, deduplication goes by the first sixteen bits of the UUID. Two of some hundred events of one
+The bug: to save room, deduplication goes by the first twelve bits of the UUID. Two of some hundred events of one
 tweet in one moment then have the same name now and then, and the second of them is not counted.
 
 In the wild: 32-bit hashes as document ids of log events; Python's `hash()` of a SHA-256; short ids that were long
@@ -15,7 +15,7 @@ import uuid
 from pipelines_under_test.kappa import converter, events
 from pipelines_under_test.kappa.converter import Converter
 
-BITS = 16
+BITS = 12
 
 
 class TruncatingConverter(Converter):

@@ -257,11 +257,11 @@ def test_a_record_at_another_offset_gets_another_uuid() -> None:
     assert uuids[0] == uuids[1] != uuids[2]
 
 
-def test_a_truncated_uuid_has_sixteen_bits() -> None:
+def test_a_truncated_uuid_has_twelve_bits() -> None:
     worker = converter(Diary(), TruncatingConverter)
     uuid = worker.uuid(EVENT)
-    assert uuid[:-4] == "00000000-0000-0000-0000-00000000"
-    assert uuid[-4:] == events.uuid_of(EVENT.event_id)[:4]
+    assert uuid[:-3] == "00000000-0000-0000-0000-000000000"
+    assert uuid[-3:] == events.uuid_of(EVENT.event_id)[:3]
 
 
 class Revoking(Diary):
