@@ -38,7 +38,9 @@ def test_percentiles_are_those_of_the_events(tmp_path: Path) -> None:
     assert finding.figures["under_fault"] is None
     slowest = [e["latency_s"] for e in finding.examples]
     assert slowest == sorted(slowest, reverse=True)
-    assert finding.examples[0]["event"] == world.event_id(world.sound[-1])
+    worst = finding.examples[0]
+    assert worst["event"] == world.event_id(world.sound[-1])
+    assert worst["seen_s"] - worst["due_s"] == pytest.approx(worst["latency_s"], abs=2e-3)
 
 
 def test_it_counts_from_when_an_event_was_due_not_from_when_it_was_sent(tmp_path: Path) -> None:
@@ -123,7 +125,8 @@ def test_uncertified_is_inconclusive_whatever_was_found(tmp_path: Path, hop: str
 def test_nothing_seen(tmp_path: Path) -> None:
     world = World()
     world.copies["aggregates"][:] = 0
-    assert check(world, tmp_path / "a").verdict == "inconclusive"
+    finding = check(world, tmp_path / "a")
+    assert (finding.verdict, finding.summary) == ("inconclusive", "no event was seen at aggregates")
     world = World(hops=tuple(hop for hop in HOPS if hop["role"] in ("source", "sink")))
     world.show_sightings = False
     assert check(world, tmp_path / "b").verdict == "inconclusive"

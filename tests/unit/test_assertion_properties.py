@@ -439,6 +439,11 @@ def test_batch_parity_finds_exactly_the_wrong_cells(
         assert finding.figures[kind] == kinds[kind], kind
     assert finding.figures["cells"] == total
     assert finding.figures["parity"] == round(kinds["exact"] / total, 6)
+    off = [
+        max(abs(e["stream"] - e["expected"]), abs(e["batch"] - (e["expected"] - e["late"]))) for e in finding.examples
+    ]
+    assert off == sorted(off, reverse=True)
+    assert len(off) == min(32, kinds["wrong"])
     unsure = oracle.uncertified("source", SINK)
     too_low = kinds["exact"] / total < least and (kinds["exact"] + kinds["undecided"]) / total < least
     assert finding.verdict == worst(

@@ -268,6 +268,7 @@ def test_a_drain_that_did_not_end_by_itself(tmp_path: Path, reason: str) -> None
     assert "did not drain within 60.0 s" in finding.summary
     assert [e["at_s"] for e in finding.examples] == [6.0, 5.0, 4.0]  # the last exit first, none that was asked for
     assert {e["log"] for e in finding.examples} == {"logs/converter.log"}
+    assert {(e["worker"], e["status"], e["signal"]) for e in finding.examples} == {("converter", 1, None)}
     assert finding.figures["crashes"] == 3
 
 
@@ -336,3 +337,22 @@ def test_what_a_dead_worker_held_counts_although_nothing_was_overdue_when_it_was
     seen = due + 0.2
     seen[(due > 9.9) & (due <= 10.0)] = 20.3
     assert flows_again(due, seen, 10.05, 1.0) == 20.3
+
+
+@pytest.mark.parametrize(
+    ("active", "free"),
+    [
+        ([], (10.0, 20.0)),
+        ([(0.0, 5.0)], (10.0, 20.0)),  # all before it
+        ([(30.0, 40.0)], (10.0, 20.0)),  # all behind it
+        ([(20.0, 40.0)], (10.0, 20.0)),
+        ([(0.0, 12.0)], (12.0, 20.0)),
+        ([(13.0, 40.0)], (10.0, 13.0)),
+        ([(12.0, 13.0)], (13.0, 20.0)),
+        ([(17.0, 18.0), (12.0, 13.0)], (13.0, 17.0)),
+        ([(11.0, 19.0), (12.0, 13.0)], (10.0, 11.0)),  # one within the other
+        ([(0.0, 40.0)], (10.0, 10.0)),
+    ],
+)
+def test_the_longest_time_without_a_fault(active: list[tuple[float, float]], free: tuple[float, float]) -> None:
+    assert _longest_free(10.0, 20.0, active) == free
