@@ -154,6 +154,9 @@ def _drain(run: SavedRun) -> tuple[list[Part], dict[str, Any] | None]:
                     f"{text}, as far as could be seen: a lag or the sink could not be read, or a worker not started",
                 )
             ], figures
+        if reason != "crash-loop" and (blind := not_certified(run, [run.source])):
+            # A Kafka that does not serve its topics any more stops every pipeline.
+            return [Part("inconclusive", f"{text}; but {blind[0].text}")], figures
         return [Part("violation", text)], figures
     if reason not in _DRAINED:
         return [Part("inconclusive", f"the drain ended for a reason that is not known here: {reason}")], figures

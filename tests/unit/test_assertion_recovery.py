@@ -256,6 +256,19 @@ def test_a_sink_that_shows_counts_only_is_watched_by_its_count(tmp_path: Path) -
 # ------------------------------------------------------------------------------------------------- the drain
 
 
+@pytest.mark.parametrize(
+    ("reason", "verdict"), [("cap", "inconclusive"), ("stuck", "inconclusive"), ("crash-loop", "violation")]
+)
+def test_a_pipeline_that_stood_still_beside_a_dead_source_is_not_to_blame(
+    tmp_path: Path, reason: str, verdict: str
+) -> None:
+    """A broker that no longer serves its topics; that a worker dies again and again is seen all the same."""
+    world = World()
+    world.drained = {"reason": reason, "waited_s": 60.0}
+    world.uncertified = {"source": "kafka does not say where it ends"}
+    assert check(world, tmp_path).verdict == verdict
+
+
 @pytest.mark.parametrize("reason", ["cap", "crash-loop", "stuck"])
 def test_a_drain_that_did_not_end_by_itself(tmp_path: Path, reason: str) -> None:
     world = World()
