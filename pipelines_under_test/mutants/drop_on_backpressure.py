@@ -1,7 +1,7 @@
 """Mutant: what does not fit is dropped.
 
 The bug: between the consumer and the publisher stands a bounded queue, and a batch that comes when it is full is thrown
-away, with a count in the log. The queue holds about a second, so that only a stop of the other side fills it. (Offsets
+away, with a count in the log. The queue holds about a second and a half, so that only a stop of the other side fills it. (Offsets
 are committed after the publish, so a kill loses nothing; but later ones cover those of what was dropped.)
 
 In the wild: log shippers and appenders with a "drop when full" policy (Logback's `neverBlock`, Fluentd's
@@ -22,7 +22,7 @@ from pipelines_under_test.kappa.converter import BATCH, WAIT_S, Converter
 from pipelines_under_test.kappa.worker import Fatal, Stopped
 
 #: Batches; one comes every WAIT_S.
-MOST_WAITING = 40
+MOST_WAITING = 60
 
 
 class SheddingConverter(Converter):
