@@ -1,4 +1,4 @@
-"""The zoo: what many runs come to. The runs themselves are made in tests/chaos/test_zoo_command.py and tests/zoo."""
+"""The zoo: what many runs come to. The runs themselves are made in tests/zoo."""
 
 from __future__ import annotations
 

@@ -6,13 +6,14 @@ import pytest
 
 from harness import catalog
 from harness.pytest_plugin import Gauntlet
+from harness.zoo import REPEATS
 from load.profiles import Steady
 from pipelines_under_test.mutants import MUTANTS
 from pipelines_under_test.stock_beam.pipeline import stock_beam
 
 pytestmark = pytest.mark.chaos
 
-#: At least one for each scenario and each assertion; the others are marked `whole_zoo`.
+#: What CI's time allows; the others are marked `whole_zoo`.
 SAMPLE = (
     "ack-before-write",
     "commit-before-publish",
@@ -24,23 +25,27 @@ SAMPLE = (
     "dedup-by-content",
     "arrival-time",
     "auto-commit",
-    "bounded-retry",
     "dedup-in-memory",
-    "mixed-up-keys",
-    "stuck-on-poison",
 )
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in SAMPLE else pytest.mark.whole_zoo) for n in MUTANTS])
 def test_every_mutant_is_caught(gauntlet: Gauntlet, name: str) -> None:
-    """Within as many runs as it says; the assertion named is a violation, whatever else is."""
+    """Within as many runs as it says; the assertion named is a violation, whatever else is. One that cannot say is made
+    again, once."""
     mutant = MUTANTS[name]
-    for seed in range(mutant.runs):
-        run = gauntlet.scenario(catalog.scenario(mutant.scenario).with_(seed=7 + seed), mutant.pipeline)
+    left, repeats = mutant.runs, REPEATS
+    while left:
+        seed = 7 + mutant.runs - left
+        run = gauntlet.scenario(catalog.scenario(mutant.scenario).with_(seed=seed), mutant.pipeline)
         findings = run.judge()["findings"]
         if any(f["assertion"] == mutant.caught_by and f["verdict"] == "violation" for f in findings):
             assert run.verdict["verdict"] == "violation"
             return
+        if run.verdict["verdict"] == "inconclusive" and repeats:
+            repeats -= 1  # it says nothing of the harness: its faults did not bite, for one
+        else:
+            left -= 1
     pytest.fail(f"{name} was not caught by {mutant.caught_by} in {mutant.runs} runs")
 
 
