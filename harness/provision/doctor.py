@@ -129,7 +129,7 @@ def _go(search: Search) -> Finding:
 
 
 def _docker(search: Search) -> Finding:
-    """Whether a daemon answers. This version runs plain processes and needs none."""
+    """Whether a daemon answers. The process backend needs none."""
     found = search.which("docker")
     if found is None:
         return Finding("Docker", "note", note="no docker on the PATH; not needed by the process backend")

@@ -12,7 +12,8 @@ from __future__ import annotations
 import sys
 
 from pipelines_under_test.kappa import aggregator
-from pipelines_under_test.mutants.totals import Held, WriteTotals
+from pipelines_under_test.mutants.totals import Held
+from pipelines_under_test.mutants.totals_writer import WriteTotals
 
 _memory: dict[bytes, Held] = {}
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 import sys
 
 from pipelines_under_test.kappa import aggregator
-from pipelines_under_test.mutants import totals
-from pipelines_under_test.mutants.totals import Held, WriteTotals
+from pipelines_under_test.mutants import totals_writer
+from pipelines_under_test.mutants.totals import Held
+from pipelines_under_test.mutants.totals_writer import WriteTotals
 
 
 class ReadModifyWrite(WriteTotals):
     def held(self, keys: set[bytes]) -> dict[bytes, Held]:
-        return totals.read(self.table, keys)
+        return totals_writer.read(self.table, keys)
 
 
 def main() -> int:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import sys
 
 from pipelines_under_test.kappa import aggregator
-from pipelines_under_test.mutants import totals
-from pipelines_under_test.mutants.totals import Held, WriteTotals
+from pipelines_under_test.mutants import totals_writer
+from pipelines_under_test.mutants.totals import Held
+from pipelines_under_test.mutants.totals_writer import WriteTotals
 
 MOST_ROWS_CACHED = 100_000
 
@@ -27,7 +28,7 @@ class WriteFromCache(WriteTotals):
             _cache.clear()
         missing = keys - _cache.keys()
         if missing:
-            _cache.update(totals.read(self.table, missing))
+            _cache.update(totals_writer.read(self.table, missing))
         return {key: _cache[key] for key in keys}
 
 

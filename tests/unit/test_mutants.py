@@ -25,7 +25,7 @@ from pipelines_under_test.kappa.aggregator import Decode, Settings, Update
 from pipelines_under_test.kappa.compaction import Horizon
 from pipelines_under_test.kappa.kafka import Sink, Source
 from pipelines_under_test.kappa.worker import Fatal
-from pipelines_under_test.mutants import MUTANTS, dedup_in_memory, short_dedup_window, totals
+from pipelines_under_test.mutants import MUTANTS, dedup_in_memory, short_dedup_window, totals, totals_writer
 from pipelines_under_test.mutants.acks_zero import HopefulPreprocessor, HopefulSink
 from pipelines_under_test.mutants.auto_commit import AutomaticSource
 from pipelines_under_test.mutants.batch_retried import WholesaleConverter
@@ -51,7 +51,7 @@ from pipelines_under_test.mutants.window_boundary import DecodeWithClosedEnds
 
 FOLDER = Path(mutants.__file__).parent
 #: What is in the folder and is no mutant.
-SHARED = {"__init__", "registry", "sums", "totals"}
+SHARED = {"__init__", "registry", "sums", "totals", "totals_writer"}
 
 INTERMEDIATE = events.to_intermediate(EVENT)
 NOW_MS = 1_790_000_020_000
@@ -96,6 +96,11 @@ def test_a_mutant_changes_one_thing_and_copies_nothing(name: str) -> None:
     originals = {_bare(f) for path in FOLDER.parent.joinpath("kappa").glob("*.py") for f in _functions(path)}
     copied = [f.name for f in _functions(FOLDER / f"{name.replace('-', '_')}.py") if _bare(f) in originals]
     assert copied == []
+
+
+def test_who_lists_them_waits_for_no_beam() -> None:
+    code = "import sys; from pipelines_under_test.mutants import MUTANTS; sys.exit('apache_beam' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
 def test_none_of_them_imports_the_harness() -> None:
@@ -403,8 +408,10 @@ class _Row:
         self.key, self.cells = key, cells
 
 
-def writer(kind: type[totals.WriteTotals], table: FakeTable, monkeypatch: pytest.MonkeyPatch) -> totals.WriteTotals:
-    monkeypatch.setattr(totals, "read", table.read)
+def writer(
+    kind: type[totals_writer.WriteTotals], table: FakeTable, monkeypatch: pytest.MonkeyPatch
+) -> totals_writer.WriteTotals:
+    monkeypatch.setattr(totals_writer, "read", table.read)
     made = kind(Settings("agg", "", "", "", "", "", Horizon()))
     made.table = table  # type: ignore[assignment]
     return made
@@ -415,7 +422,9 @@ def some(*names: str) -> list[Update]:
 
 
 @pytest.mark.parametrize("kind", [ReadModifyWrite, WriteFromCache, WriteFromMemory])
-def test_totals_are_exact_for_one_worker(kind: type[totals.WriteTotals], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_totals_are_exact_for_one_worker(
+    kind: type[totals_writer.WriteTotals], monkeypatch: pytest.MonkeyPatch
+) -> None:
     _forget(monkeypatch)
     table = FakeTable()
     made = writer(kind, table, monkeypatch)
@@ -431,7 +440,7 @@ def test_a_row_that_was_read_before_each_write_lacks_what_came_between(monkeypat
     made.count(some("a"))
     made.count(some("b"))
     assert table.counts() == {2}
-    monkeypatch.setattr(totals, "read", lambda table, keys: before)  # what the other worker had read
+    monkeypatch.setattr(totals_writer, "read", lambda table, keys: before)  # what the other worker had read
     made.count(some("c"))
     assert table.counts() == {1}
 
