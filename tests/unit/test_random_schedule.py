@@ -28,7 +28,7 @@ def draw(seed: int, pipeline: Pipeline = kappa, seconds: float = 20, rate: int =
     return RandomSchedule(seed, **fields).draw(pipeline, rate, seconds, backend, seed=0)  # type: ignore[arg-type]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     st.integers(0, 2**63),
     st.sampled_from(sorted(PIPELINES)),
@@ -84,7 +84,7 @@ def test_replicas_do_not_starve_each_other() -> None:
 
 
 @given(st.integers())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_same_seed_draws_the_same_and_another_one_something_else(seed: int) -> None:
     assert draw(seed) == draw(seed)
     assert draw(seed) != draw(seed + 1)
