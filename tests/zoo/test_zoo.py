@@ -51,7 +51,7 @@ def test_every_mutant_is_caught(gauntlet: Gauntlet, name: str) -> None:
 
 def test_beams_stock_source_loses_what_it_held_when_it_was_killed(gauntlet: Gauntlet) -> None:
     """It acknowledges before it processes; slower than the reference, so it gets less load."""
-    base = catalog.scenario("restarts").with_(load=Steady(rate=800, seconds=12))
+    base = catalog.scenario("restarts").with_(load=Steady(rate=800, seconds=13))
     run = gauntlet.scenario(base, stock_beam)
     run.judge()
     assert run.finding("no_loss")["verdict"] == "violation"
