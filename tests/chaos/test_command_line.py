@@ -203,6 +203,7 @@ def test_an_interrupted_run_stops_everything_and_keeps_what_there_is(
     assert gauntlet("check", folder).returncode == 3
 
 
+@pytest.mark.longer
 def test_two_runs_at_once_do_not_disturb_each_other(tmp_path: Path, backend: str) -> None:
     """One of a healthy pipeline and one of a pipeline that mixes fields up: to each its own verdict. Without faults, which
     two runs on one small machine could keep from biting."""

@@ -65,6 +65,7 @@ def test_lost_acknowledgements_of_publishes_double_messages_and_no_counts(gauntl
     run.check(*EXACT, duplicate_rate("published", least=0.002, most=0.5))
 
 
+@pytest.mark.longer
 def test_lost_acknowledgements_of_writes_to_the_sink_double_no_counts(gauntlet: Gauntlet) -> None:
     """A count that is incremented blindly is too high here; see the mutant blind-increment."""
     load = Steady(rate=1500, seconds=9, tweets=300, share_late=0.0005)
@@ -72,6 +73,7 @@ def test_lost_acknowledgements_of_writes_to_the_sink_double_no_counts(gauntlet: 
     run.check(*EXACT)
 
 
+@pytest.mark.longer
 def test_a_black_hole_of_twelve_seconds_before_the_sink_loses_nothing(gauntlet: Gauntlet) -> None:
     """Longer than the acknowledgement deadline: all that waits is delivered again before the writes get through."""
     load = Steady(rate=1000, seconds=16)
@@ -84,6 +86,7 @@ def test_a_pause_longer_than_the_acknowledgement_deadline_loses_nothing(gauntlet
     run.check(*EXACT)
 
 
+@pytest.mark.longer
 def test_slow_and_reset_links_lose_nothing(gauntlet: Gauntlet) -> None:
     run = gauntlet.run(
         kappa,
@@ -97,6 +100,7 @@ def test_slow_and_reset_links_lose_nothing(gauntlet: Gauntlet) -> None:
     run.check(*EXACT, latency())
 
 
+@pytest.mark.longer
 def test_two_faults_at_once_lose_nothing(gauntlet: Gauntlet) -> None:
     """A worker is killed while the link before it is cut; later another one is moved by its orchestrator."""
     run = gauntlet.run(
@@ -111,6 +115,7 @@ def test_two_faults_at_once_lose_nothing(gauntlet: Gauntlet) -> None:
     run.check(*EXACT)
 
 
+@pytest.mark.longer
 def test_late_events_are_counted_once_by_the_stream_and_explain_the_gap(gauntlet: Gauntlet) -> None:
     """Parity is what the generator says beforehand, and every cell that differs does so by exactly its late events.
 
@@ -124,6 +129,7 @@ def test_late_events_are_counted_once_by_the_stream_and_explain_the_gap(gauntlet
     assert figures["parity"] == pytest.approx(figures["expected_parity"], abs=1e-9)
 
 
+@pytest.mark.longer
 def test_two_replicas_of_each_worker_count_every_event_once(gauntlet: Gauntlet) -> None:
     pipeline = kappa.replicas(preprocessor=2, converter=2, aggregator=2)
     run = gauntlet.run(pipeline, Steady(rate=800, seconds=10), [kill("converter-1").at(3), kill("aggregator-2").at(6)])

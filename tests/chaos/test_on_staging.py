@@ -19,7 +19,7 @@ from harness.topology import UsageError
 from load.profiles import Steady
 from pipelines_under_test.kappa.pipeline import kappa
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.longer]
 
 EXACT = (no_loss(), content(), duplicate_rate("aggregates", most=0.0))
 

@@ -200,6 +200,7 @@ def test_what_a_killed_harness_made_there_goes_with_the_next_start(staging: Stag
     staging.kafka.remove(staging.kafka.names("0theirs0"))
 
 
+@pytest.mark.longer
 def test_the_command_line_runs_on_them(staging: Staging, tmp_path: Path) -> None:
     argv = ["run", "steady", "--backend", "external", "--endpoints", str(staging.endpoints)]
     options = ["--rate", "500", "--seconds", "4", "--out", str(tmp_path), "--json"]

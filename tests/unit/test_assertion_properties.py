@@ -38,9 +38,7 @@ from load.profiles import Steady
 SMALL = Steady(rate=40, seconds=5, tweets=10, share_late=0.02, share_poison=0.04, share_twins=0.05)
 EVENTS = SMALL.events
 LATE_AFTER_S = 5.0
-PROPERTY = settings(
-    max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=set(Phase) - {Phase.explain}
-)
+PROPERTY = settings(max_examples=25, suppress_health_check=list(HealthCheck), phases=set(Phase) - {Phase.explain})
 PATH, SINK, DEAD = ("intermediate", "published"), "aggregates", "dead-letters"
 WITH_IDS = ("source", *PATH)
 

@@ -24,8 +24,6 @@ SAMPLE = (
     "poison-dropped",
     "dedup-by-content",
     "arrival-time",
-    "auto-commit",
-    "dedup-in-memory",
 )
 
 
