@@ -18,7 +18,7 @@ from harness.history import History
 from harness.services.base import SinkTap, Tap
 from harness.stack import Stack
 from harness.supervisor import Supervisor
-from harness.topology import KafkaHop, Pipeline
+from harness.topology import Pipeline
 
 #: Liveness: so long may nothing move while something is still missing or unread.
 STUCK_AFTER_S = 60.0
@@ -125,14 +125,11 @@ def _starts(history: History) -> int:
 def _lags(pipeline: Pipeline, stack: Stack, names: Mapping[str, str]) -> dict[str, int | None]:
     """What each consumer group has left to read; None where it is not known, which is not 0."""
     lags: dict[str, int | None] = {}
-    for worker in pipeline.workers:
-        if worker.group and worker.reads:
-            hop = pipeline.hop(worker.reads)
-            if isinstance(hop, KafkaHop):
-                server: Any = stack.servers[hop.service]
-                # Workers may share a group and read different topics.
-                named = worker.group if worker.group not in lags else f"{worker.group} on {hop.topic}"
-                lags[named] = server.lag(names[worker.group], names[hop.topic])
+    for worker, hop in pipeline.group_readers():
+        server: Any = stack.servers[hop.service]
+        # Workers may share a group and read different topics.
+        named = worker.group if worker.group not in lags else f"{worker.group} on {hop.topic}"
+        lags[named] = server.lag(names[worker.group], names[hop.topic])
     return lags
 
 

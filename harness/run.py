@@ -33,7 +33,7 @@ from harness.services.base import SinkResult, Tap, TapResult
 from harness.stack import Stack
 from harness.store import RunFolder, SavedRun
 from harness.supervisor import Supervisor
-from harness.topology import KafkaHop, Pipeline
+from harness.topology import Pipeline
 from harness.watching import Watch
 
 #: How long the first event may take to the last hop.
@@ -91,13 +91,10 @@ class Run:
     def _groups(self) -> dict[tuple[str, str], AskCommitted]:
         """How to ask what each worker's consumer group has committed at the hop that it reads."""
         found: dict[tuple[str, str], AskCommitted] = {}
-        for worker in self.pipeline.workers:
-            if worker.group and worker.reads:
-                hop = self.pipeline.hop(worker.reads)
-                if isinstance(hop, KafkaHop):
-                    server: Any = self.stack.servers[hop.service]
-                    group, topic = self.names[worker.group], self.names[hop.topic]
-                    found[worker.name, hop.name] = partial(_ask_committed, server, group, topic)
+        for worker, hop in self.pipeline.group_readers():
+            server: Any = self.stack.servers[hop.service]
+            group, topic = self.names[worker.group], self.names[hop.topic]
+            found[worker.name, hop.name] = partial(_ask_committed, server, group, topic)
         return found
 
     def _meta(self) -> dict[str, Any]:

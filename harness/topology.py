@@ -324,6 +324,11 @@ class Pipeline:
         """Every process of the pipeline: its name -> the worker that it is an instance of."""
         return {name: worker for worker in self.workers for name in worker.instances()}
 
+    def group_readers(self) -> list[tuple[Worker, KafkaHop]]:
+        """Workers with a consumer group, each with the Kafka hop that it reads: how far they are can be asked of Kafka."""
+        reading = [(worker, self.hop(worker.reads)) for worker in self.workers if worker.group and worker.reads]
+        return [(worker, hop) for worker, hop in reading if isinstance(hop, KafkaHop)]
+
     def links(self) -> list[Link]:
         """Every link, the load's own first. A service without a network (SQLite) has none."""
         networked = {s.name for s in self.services if s.kind != "sqlite"}

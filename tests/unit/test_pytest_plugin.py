@@ -9,7 +9,8 @@ import pytest
 
 from assertions import no_loss
 from faults import random_schedule
-from harness.pytest_plugin import CheckableRun, Gauntlet, Inconclusive, Violation
+from harness.backends import NAMES
+from harness.pytest_plugin import BACKENDS, CheckableRun, Gauntlet, Inconclusive, Violation
 from harness.run import Outcome
 from harness.scenario import Scenario
 from pipelines_under_test.kappa.pipeline import kappa
@@ -126,3 +127,7 @@ def test_options_are_told_and_a_backend_that_is_not_there_is_refused(pytester: p
     refused = pytester.runpytest_subprocess("--gauntlet-backend", "podman")
     assert refused.ret == 4
     refused.stderr.fnmatch_lines(["*'podman' is not one of auto, process, docker*"])
+
+
+def test_the_plugin_knows_the_backends_that_there_are() -> None:
+    assert BACKENDS == NAMES
