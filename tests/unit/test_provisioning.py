@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -297,3 +298,10 @@ def test_kafkas_explicit_folder_must_hold_jars(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ProvisionError, match="GAUNTLET_KAFKA"):
         kafka.look(Search(env(tmp_path, GAUNTLET_KAFKA=str(tmp_path / "empty"))))
+
+
+def test_a_cluster_id_is_never_taken_for_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = [uuid.UUID(bytes=b"\xf8" * 16), uuid.UUID(bytes=b"\x04" * 16)]
+    monkeypatch.setattr(uuid, "uuid4", lambda: drawn.pop(0))
+    assert kafka._new_cluster_id() == "BAQEBAQEBAQEBAQEBAQEBA"
+    assert drawn == []
