@@ -148,12 +148,7 @@ def _drain(run: SavedRun) -> tuple[list[Part], dict[str, Any] | None]:
         }[reason]
         text = f"the pipeline did not drain within {waited} s: {what}"
         if reason != "crash-loop" and _nobody_saw(ends[-1]):
-            return [
-                Part(
-                    "inconclusive",
-                    f"{text}, as far as could be seen: a lag or the sink could not be read, or a worker not started",
-                )
-            ], figures
+            return [Part("inconclusive", f"{text}, as far as could be seen: {_unseen(ends[-1])}")], figures
         if reason != "crash-loop" and (blind := not_certified(run, [run.source])):
             # A Kafka that does not serve its topics any more stops every pipeline.
             return [Part("inconclusive", f"{text}; but {blind[0].text}")], figures
@@ -170,6 +165,13 @@ def _nobody_saw(end: dict[str, Any]) -> bool:
     lags = (end.get("lags") or {}).values()
     blind = bool(end.get("unread")) or any(lag is None for lag in lags)
     return blind and not any(lags) and not end.get("down") and (bool(end.get("unread")) or not end.get("missing"))
+
+
+def _unseen(end: dict[str, Any]) -> str:
+    said = [f"{worker} could not be started again" for worker in end.get("unstartable") or []]
+    said += [f"the lag of {group} could not be read" for group, lag in (end.get("lags") or {}).items() if lag is None]
+    said += [f"{hop} could not be read through after the last movement" for hop in end.get("unread") or []]
+    return ", ".join(said)
 
 
 def _exit(run: SavedRun, record: dict[str, Any]) -> dict[str, Any]:

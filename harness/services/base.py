@@ -255,7 +255,8 @@ class SinkTap:
         self._moved = time.monotonic()
         self._known_until = 0.0
         self._error: str | None = None
-        self._hurry = threading.Event()
+        self._hurried = False
+        self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name=f"tap-{hop}", daemon=True)
 
@@ -263,8 +264,9 @@ class SinkTap:
         self._thread.start()
 
     def hurry(self) -> None:
-        """From now on rest only as long as a reading takes: somebody waits for the result."""
-        self._hurry.set()
+        """From now on, the present rest included, rest only as long as a reading takes: somebody waits for the result."""
+        self._hurried = True
+        self._wake.set()
 
     def _poll(self) -> None:
         while not self._stop.is_set():
@@ -281,10 +283,10 @@ class SinkTap:
             took = time.monotonic() - start
             if self._counted == 0:
                 self._stop.wait(0.05)
-            elif self._hurry.is_set():
+            elif self._hurried:
                 self._stop.wait(max(0.2, took))
             else:
-                self._stop.wait(max(1.0, 8 * took))
+                self._wake.wait(max(1.0, 8 * took))
 
     def _total(self, cells: Iterable[CountedCell]) -> int:
         return sum(c.count for c in cells if (c.dimension, c.window_s) == self._first)
@@ -316,7 +318,7 @@ class SinkTap:
 
     def finish(self) -> SinkResult:
         """Reads once more, after the workers were stopped. Two readings that differ are no census."""
-        self._stop.set()
+        self.abandon()
         self._thread.join(90)
         reason = ""
         reading = SinkReading([], None)
@@ -332,6 +334,7 @@ class SinkTap:
 
     def abandon(self) -> None:
         self._stop.set()
+        self._wake.set()
 
     @staticmethod
     def _summed(reading: SinkReading) -> pl.DataFrame:

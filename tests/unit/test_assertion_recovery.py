@@ -293,21 +293,37 @@ def test_a_crash_loop_is_proven_even_if_nothing_was_seen(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("seen", "verdict"),
+    ("seen", "verdict", "said"),
     [
-        ({"lags": {"g": None}, "missing": {}}, "inconclusive"),
-        ({"lags": {"g": None, "h": 4}, "missing": {}}, "violation"),
-        ({"lags": {"g": None}, "missing": {"published": 3}}, "violation"),
-        ({"lags": {"g": None}, "missing": {}, "down": ["converter"]}, "violation"),
-        ({"lags": {"g": 0}, "missing": {"aggregates": 9}, "unread": ["aggregates"]}, "inconclusive"),
-        ({"lags": {"g": 5}, "missing": {}, "down": ["converter"], "unstartable": ["converter"]}, "inconclusive"),
-        ({"lags": {"g": 5}, "missing": {"aggregates": 9}, "unread": ["aggregates"]}, "violation"),
+        (
+            {"lags": {"g": None}, "missing": {}},
+            "inconclusive",
+            "as far as could be seen: the lag of g could not be read",
+        ),
+        ({"lags": {"g": None, "h": 4}, "missing": {}}, "violation", "work left"),
+        ({"lags": {"g": None}, "missing": {"published": 3}}, "violation", "work left"),
+        ({"lags": {"g": None}, "missing": {}, "down": ["converter"]}, "violation", "work left"),
+        (
+            {"lags": {"g": 0}, "missing": {"aggregates": 9}, "unread": ["aggregates"]},
+            "inconclusive",
+            "as far as could be seen: aggregates could not be read through after the last movement",
+        ),
+        (
+            {"lags": {"g": 5}, "missing": {}, "down": ["converter"], "unstartable": ["converter"]},
+            "inconclusive",
+            "as far as could be seen: converter could not be started again",
+        ),
+        ({"lags": {"g": 5}, "missing": {"aggregates": 9}, "unread": ["aggregates"]}, "violation", "work left"),
     ],
 )
-def test_a_standstill_that_nobody_could_see_is_no_proof(tmp_path: Path, seen: dict[str, object], verdict: str) -> None:
+def test_a_standstill_that_nobody_could_see_is_no_proof(
+    tmp_path: Path, seen: dict[str, object], verdict: str, said: str
+) -> None:
     world = World()
     world.drained = {"reason": "stuck", "waited_s": 60.0, **seen}
-    assert check(world, tmp_path).verdict == verdict
+    finding = check(world, tmp_path)
+    assert finding.verdict == verdict
+    assert said in finding.summary
 
 
 def test_a_drain_that_ended_in_quiet_with_something_missing_is_for_the_others_to_tell(tmp_path: Path) -> None:

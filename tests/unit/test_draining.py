@@ -123,6 +123,32 @@ def test_a_sink_that_is_slow_to_read_is_no_sink_that_stands_still(
     assert (reason, record["missing"], sink.distinct()) == ("drained", {}, 102)
 
 
+def test_a_rest_that_has_begun_ends_when_somebody_waits_for_the_sink() -> None:
+    """After a slow reading the tap rests eight times as long, which may be longer than a drain waits for news."""
+    begun: list[float] = []
+
+    def read() -> SinkReading:
+        begun.append(time.monotonic())
+        time.sleep(1.0)
+        dimension, window = kappa.cells[0].dimension, kappa.cells[0].windows_s[0]
+        return SinkReading([CountedCell(dimension, ("x",), window, 0, 1, 1)], None)
+
+    tap = SinkTap("aggregates", read, kappa.cells, time.time)
+    tap.start()
+    try:
+        while not tap.distinct():
+            time.sleep(0.01)
+        hurried = time.monotonic()
+        tap.hurry()
+        while len(begun) < 3 and time.monotonic() < hurried + 7:
+            time.sleep(0.01)
+    finally:
+        tap.abandon()
+    assert len(begun) >= 3
+    assert begun[1] - hurried < 0.5
+    assert begun[2] - begun[1] >= 1.9  # still as long as the reading itself took
+
+
 def test_groups_that_are_shared_have_a_lag_for_each_topic() -> None:
     """Else the last worker's would be taken for all."""
     first, second = (w for w in kappa.workers if w.group)
