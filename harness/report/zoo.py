@@ -100,11 +100,12 @@ def markdown_of_mutants(rows: Sequence[Row], summary: Mapping[str, Any], how: st
     """The table as Markdown. `how`: in words, on what it was made."""
     assertions = columns_of(rows)
     quiet = any(row.without_faults is not None for row in rows)
-    heads = ["mutant", "what is wrong with it", "scenario", *(f"`{name}`" for name in assertions), "runs", "seconds"]
-    heads += ["without faults"] if quiet else []
-    lines = [f"| {' | '.join(heads)} |", "|---|---|---|" + ":-:|" * len(assertions) + "--:|--:|" + "---|" * quiet]
+    heads = ["mutant", "what is wrong with it", "seen", "scenario", *(f"`{name}`" for name in assertions)]
+    heads += ["runs", "seconds", *(["without faults"] if quiet else [])]
+    lines = [f"| {' | '.join(heads)} |", "|---|---|---|---|" + ":-:|" * len(assertions) + "--:|--:|" + "---|" * quiet]
     for row in rows:
-        cells = [f"`{row.mutant.name}`", row.mutant.about.replace("|", "\\|"), row.mutant.scenario]
+        seen = f"[in the wild]({row.mutant.seen_at})" if row.mutant.seen_at else ""
+        cells = [f"`{row.mutant.name}`", row.mutant.about.replace("|", "\\|"), seen, row.mutant.scenario]
         cells += [mark(row, name) for name in assertions]
         cells += [str(row.runs), f"{row.seconds:.0f}", *([row.without_faults or ""] if quiet else [])]
         lines.append(f"| {' | '.join(cells)} |")

@@ -426,6 +426,7 @@ def test_the_page_is_written_whole_or_between_its_markers(tmp_path: Path) -> Non
     first = page.read_text()
     assert first.startswith("# The zoo\n")
     assert "| `no-dedup` |" in first
+    assert f"| [in the wild]({NO_DEDUP.seen_at}) |" in first
     rows = [line for line in first.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in rows}) == 1, "as many cells in each row"
     page.write_text(f"before\n{first}\nafter\n")
