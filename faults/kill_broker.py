@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from faults.base import Evidence, Fault, Observations, System
 from faults.evidence import BEFORE_S, any_at_work, connections, verdict_of
-from harness.topology import Pipeline, UsageError
+from harness.topology import Pipeline, Service, UsageError, unknown
 
 if TYPE_CHECKING:
     from harness.store import FaultWindow, SavedRun
@@ -16,14 +17,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KillBroker(Fault):
-    """`seconds`: how long it stays down; it takes 2 to 4 s more until it is usable again."""
+    """`seconds`: how long it stays down; it takes 2 to 4 s more until it is usable again.
+
+    Of several brokers, which are named kafka-1, kafka-2, ..., the others take over what it led after 3 s.
+
+    alone_s  so long before it is killed its fellow brokers are paused: what it takes in then, nobody else has. A writer
+             that waits for all replicas gets no answer in that time; one that trusts the word of the leader (acks=1)
+             loses it (https://aphyr.com/posts/293-jepsen-kafka).
+    """
+
+    alone_s: float = 0.0
 
     name: ClassVar[str] = "kill_broker"
     about: ClassVar[str] = "SIGKILL a durable service (Kafka); it is started again on its data"
     acts_on: ClassVar[str] = "service"
 
+    def check(self, pipeline: Pipeline) -> None:
+        super().check(pipeline)
+        if self.alone_s < 0 or 0 < self.alone_s < 0.2:
+            raise UsageError(f"{self.describe()}: alone_s must be 0, or at least 0.2 s to be of any effect.")
+        if self.alone_s and len(self.targets(pipeline)) == 1:
+            raise UsageError(f"{self.describe()}: with alone_s there must be other brokers: Kafka(brokers=3).")
+
     def targets(self, pipeline: Pipeline) -> list[str]:
-        service = pipeline.service(self.target)
+        """The broker that is killed, and, with `alone_s`, its fellows."""
+        service = _service(pipeline, self.target)
         if service.kind != "kafka":
             why = (
                 "keeps everything in memory: a kill would lose data that no pipeline could save"
@@ -34,40 +52,75 @@ class KillBroker(Fault):
                 f"{self.name} {self.target}: the service {service.name} ({service.kind}) {why}. "
                 "Pause or partition its links instead, or kill a Kafka service."
             )
-        return [service.name]
+        brokers = service.processes()
+        if self.target not in brokers:
+            raise UsageError(f"{self.name} {self.target}: it has several brokers; name one of {', '.join(brokers)}.")
+        return [self.target, *(b for b in brokers if b != self.target and self.alone_s)]
 
     def inject(self, system: System, targets: Sequence[str]) -> Observations:
-        return {"killed": {s: system.kill_service(s) for s in targets}}
+        broker, *fellows = targets
+        seen: Observations = {}
+        try:
+            if fellows:
+                seen["paused"] = {b: system.signal_service(b, signal.SIGSTOP) for b in fellows}
+                seen["alone"] = system.now()
+                system.wait(self.alone_s)
+            seen["killed"] = {broker: {**system.kill_service(broker), "at": system.now()}}
+        finally:
+            for fellow in fellows:
+                system.signal_service(fellow, signal.SIGCONT)
+        return seen
 
     def heal(self, system: System, targets: Sequence[str]) -> Observations:
-        return {"back": {s: system.start_service(s) for s in targets}}
+        return {"back": {targets[0]: system.start_service(targets[0])}}
 
     @classmethod
     def evidence(cls, run: SavedRun, window: FaultWindow) -> Evidence:
-        """A new pid, links that were at work before, and no connection to a live broker while it was away."""
+        """A new pid, links that were at work before, and no connection to the broker while it was away; its fellows
+        stopped by the kernel's word until it was dead."""
         proofs: list[tuple[bool, str]] = []
         figures: dict[str, object] = {}
-        for service, seen in window.observations.get("killed", {}).items():
-            back = window.observations.get("back", {}).get(service, {})
-            links = [link["name"] for link in run.meta["pipeline"]["links"] if link["service"] == service]
+        for broker, seen in window.observations.get("killed", {}).items():
+            back = window.observations.get("back", {}).get(broker, {})
+            pipeline = run.meta["pipeline"]
+            service = next(s for s in pipeline["services"] if broker in s.get("processes", [s["name"]]))
+            links = [link["name"] for link in pipeline["links"] if link["service"] == service["name"]]
             busy, rates = any_at_work(run, links, window.start - BEFORE_S, window.start)
+            dead = float(seen.get("at", window.start))
             closed = sum(
-                connections(run, link, window.start - BEFORE_S, window.start)[1] > 0
-                and connections(run, link, window.start, max(window.end, window.start + 1))[0] == 0
-                for link in links
+                connections(run, proxy, window.start - BEFORE_S, window.start)[1] > 0
+                and connections(run, proxy, dead, max(window.end, dead + 1))[0] == 0
+                for proxy in _proxies(links, broker, service.get("processes", []))
             )
-            figures[service] = {
+            figures[broker] = {
                 "pid": seen.get("pid"),
                 "new_pid": back.get("pid"),
                 "links_cut": closed,
                 "before": rates,
             }
-            proofs.append((seen.get("status") == -9, f"{service} (pid {seen.get('pid')}) ended by the signal"))
+            proofs.append((seen.get("status") == -9, f"{broker} (pid {seen.get('pid')}) ended by the signal"))
             proofs.append(
-                (back.get("pid") not in (None, seen.get("pid")), f"{service} was started again with another pid")
+                (back.get("pid") not in (None, seen.get("pid")), f"{broker} was started again with another pid")
             )
-            proofs.append((busy, f"links to {service} were at work just before"))
+            proofs.append((busy, f"links to {broker} were at work just before"))
             proofs.append((closed > 0, f"{closed} links lost their connections"))
+        for fellow, seen in window.observations.get("paused", {}).items():
+            proofs.append((seen.get("state") == "stopped", f"the kernel showed {fellow} as {seen.get('state')}"))
         if not proofs:
             proofs.append((False, "no broker was there to be killed"))
         return verdict_of(window, proofs, figures)
+
+
+def _service(pipeline: Pipeline, target: str) -> Service:
+    """The service of that name, or that of which a broker has it."""
+    for service in pipeline.services:
+        if target in (service.name, *service.processes()):
+            return service
+    names = [s.name for s in pipeline.services] + [p for s in pipeline.services for p in s.processes()]
+    raise unknown("service", target, dict.fromkeys(names))
+
+
+def _proxies(links: Sequence[str], broker: str, brokers: Sequence[str]) -> list[str]:
+    """The proxies of the links that lead to this broker (see `harness.topology.Link.proxies`)."""
+    number = "" if len(brokers) < 2 else f"@{brokers.index(broker) + 1}"
+    return [f"{link}{number}" for link in links]

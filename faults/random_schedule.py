@@ -266,7 +266,8 @@ def targets_of(pipeline: Pipeline, rate: int, backend: str, refuses: Refuses = _
         elif kind.acts_on == "link":
             named = list(links) if kind is not Bandwidth else sending if rate >= LEAST_RATE_OF_A_LIMIT else []
         elif kind.acts_on == "service":
-            named = [s.name for s in pipeline.services if s.durable and any(n.endswith(f"->{s.name}") for n in links)]
+            used = [s for s in pipeline.services if s.durable and any(n.endswith(f"->{s.name}") for n in links)]
+            named = [process for service in used for process in service.processes()]
         else:
             named = [s for s in _seen_subscriptions(pipeline) if _pullers(pipeline, s)]
         if possible := [t for t in named if _can_be_done(kind(t), pipeline) and not refuses(kind(t))]:

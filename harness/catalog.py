@@ -17,15 +17,17 @@ from faults import (
     FAULTS,
     black_hole,
     kill,
+    kill_broker,
     lose_acks,
     partition,
+    pause,
     random_schedule,
     redeliver,
     reset_connections,
     terminate,
 )
 from harness.scenario import Scenario, schedule
-from harness.topology import KafkaHop, Pipeline, PubSubHop, UsageError, unknown
+from harness.topology import Kafka, KafkaHop, Pipeline, PubSubHop, UsageError, unknown
 from load.profiles import Steady
 from pipelines_under_test import mutants
 from pipelines_under_test.kappa.pipeline import kappa
@@ -206,6 +208,21 @@ def scenarios() -> dict[str, Scenario]:
             claims(kappa),
             about="two converters and two aggregators, of which one comes and goes; few rows, which both write",
         ),
+        Scenario(
+            "broker-loss",
+            kappa.brokers(kafka=3),
+            Steady(rate=1000, seconds=12),
+            # While its fellows are away a broker gives nobody what is new, so there must be something older to be worked
+            # off, by a worker that was stopped while it had nothing to do and waits for no answer of theirs; and not
+            # before half a second is over: until then a request of theirs waits there for what comes in.
+            schedule(
+                partition("load->kafka").at(2).lasting(1.2),
+                pause("preprocessor").at(2.8).lasting(2.6),
+                kill_broker("kafka-1", alone_s=1.8).at(4.6).lasting(1),
+            ),
+            claims(kappa),
+            about="three brokers, one of which is alone for a moment and then dies: another takes over, without what it had",
+        ),
     ]
     return {s.name: s for s in found}
 
@@ -243,11 +260,15 @@ def fitted(base: Scenario, other: Pipeline) -> Scenario:
     """
     if other is base.pipeline:
         return base
-    # Replicas belong to the scenario: its schedule may name one of them.
+    # Replicas and brokers belong to the scenario: its schedule may name one of them.
     there = {w.name for w in other.workers}
     counts = {w.name: w.replicas for w in base.pipeline.workers if w.replicas > 1 and w.name in there}
     if counts:
         other = other.replicas(**counts)
+    kafkas = {s.name for s in other.services if isinstance(s, Kafka)}
+    brokers = {s.name: s.brokers for s in base.pipeline.services if isinstance(s, Kafka) and s.brokers > 1}
+    if brokers.keys() & kafkas:
+        other = other.brokers(**{name: count for name, count in brokers.items() if name in kafkas})
     hops = {h.name for h in other.hops}
     same = all(a.params().get("hop", other.source.name) in hops for a in base.assertions)
     if other.batch is None or other.sink is None:

@@ -58,11 +58,14 @@ class LiveSystem:
     def container(self, instance: str) -> Container:
         return self._stack.site.container(instance)
 
-    def kill_service(self, service: str) -> Observations:
-        return self._stack.kill_service(service)
+    def kill_service(self, process: str) -> Observations:
+        return self._stack.kill_service(process)
 
-    def start_service(self, service: str) -> Observations:
-        return self._stack.start_service(service)
+    def start_service(self, process: str) -> Observations:
+        return self._stack.start_service(process)
+
+    def signal_service(self, process: str, number: int) -> Observations:
+        return self._stack.signal_service(process, number)
 
     def set_link_enabled(self, link: str, enabled: bool) -> None:
         self._stack.toxiproxy.set_enabled(link, enabled)

@@ -14,6 +14,8 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from harness.topology import link_of
+
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST_DUMP = 0x1 | 0x300
@@ -42,20 +44,22 @@ class _Seen:
 
 @dataclass
 class LinkMeter:
-    """`ports`: link name -> port on which its proxy listens. Not thread-safe: one thread samples."""
+    """`ports`: name of a link's proxy -> port on which it listens. Not thread-safe: one thread samples."""
 
     ports: Mapping[str, int]
     _sockets: dict[str, dict[tuple[int, int], _Seen]] = field(default_factory=dict)
     _totals: dict[str, Flow] = field(default_factory=dict)
 
     def sample(self) -> dict[str, Flow]:
-        """Every link as it is now. Raises OSError where the kernel does not offer sock_diag."""
+        """Every link as it is now, and each proxy of one that has several. Raises OSError where the kernel does not
+        offer sock_diag."""
         by_port = {port: name for name, port in self.ports.items()}
         now: dict[str, dict[tuple[int, int], _Seen]] = {name: {} for name in self.ports}
+        now |= {link_of(name): {} for name in self.ports}
         for port, peer, inode, received, acked in _established():
             name = by_port.get(port)
             if name is not None:
-                now[name][peer, inode] = _Seen(received, acked)
+                now[name][peer, inode] = now[link_of(name)][peer, inode] = _Seen(received, acked)
         flows = {}
         for name, sockets in now.items():
             before = self._sockets.get(name, {})

@@ -112,7 +112,13 @@ class Run:
                 "max_quiet_s": p.max_quiet_s,
                 "late_after_s": p.late_after_s,
                 "services": [
-                    {"name": x.name, "kind": x.kind, "durable": x.durable, "existing": x.name in existing}
+                    {
+                        "name": x.name,
+                        "kind": x.kind,
+                        "durable": x.durable,
+                        "existing": x.name in existing,
+                        "processes": x.processes(),
+                    }
                     for x in p.services
                 ],
                 "workers": [
@@ -168,7 +174,7 @@ class Run:
         env = {
             variable: self.stack.address(instance, service)
             for variable, service in worker.uses.items()
-            if f"{instance}->{service}" in self.stack.site.doors
+            if any(link.name == f"{instance}->{service}" for link in self.stack.links)
         }
         env |= self._resolved(worker.env) | {"GAUNTLET_WORKER": instance, "PYTHONUNBUFFERED": "1"}
         log = self.folder.worker_log(instance)

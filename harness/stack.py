@@ -10,8 +10,10 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import signal
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -115,17 +117,17 @@ class Stack:
                 f"  its log ends:\n{last_lines(self._log('toxiproxy'))}"
             ) from error
         proxies = [
-            (link.name, self.site.doors[link.name].listen, self.servers[link.service].upstream(link))
+            (proxy, self.site.doors[proxy].listen, upstream)
             for link in self.links
+            for proxy, upstream in zip(link.proxies, self.servers[link.service].upstreams(link), strict=True)
         ]
         self.toxiproxy.create([*self.site.standing_proxies(), *proxies])
 
     def _start_server(self, name: str, proxies: Future[None]) -> None:
         server = self.servers[name]
         server.start()
-        child = getattr(server, "child", None)
-        if child is not None:
-            self._started(name, child, self.version(name))
+        for process, child in server.children.items():
+            self._started(process, child, self.version(name))
         proxies.result(30)  # where the harness itself comes in by Toxiproxy, nothing answers before
         server.wait_until_ready()
         if name in self.site.existing:
@@ -158,25 +160,38 @@ class Stack:
     def version(self, service: str) -> str:
         return self.site.version(self.servers[service].service.kind)  # type: ignore[attr-defined]
 
-    def kill_service(self, name: str) -> dict[str, Any]:
-        """SIGKILL; returns when it has ended."""
-        if name in self.site.existing:
-            raise HarnessFault(f"{name} was there before this run, and is not ended by it")
-        child, _ = self._children[name]
+    def kill_service(self, process: str) -> dict[str, Any]:
+        """SIGKILL to a process of a service; returns when it has ended."""
+        if process in self.site.existing:
+            raise HarnessFault(f"{process} was there before this run, and is not ended by it")
+        child, _ = self._children[process]
         with self._lock:
             self._asked.add(child.pid)
         self.site.children.stop_now(child.pid)
         ended = self.site.children.ended(child.pid)
         return {"pid": child.pid, "status": ended.status if ended else None}
 
-    def start_service(self, name: str) -> dict[str, Any]:
-        """Starts a service again that was killed; returns when it answers."""
+    def start_service(self, process: str) -> dict[str, Any]:
+        """Starts a process of a service again that was killed; returns when it answers."""
+        name = next(s.name for s in self._services if process in s.processes())
         server = self.servers[name]
-        server.start()
-        child: Child = server.child  # type: ignore[attr-defined]
-        self._started(name, child, self.version(name))
+        server.start(process)
+        child = server.children[process]
+        self._started(process, child, self.version(name))
         server.wait_until_ready()
         return {"pid": child.pid, "started": child.started}
+
+    def signal_service(self, process: str, number: int) -> dict[str, Any]:
+        """SIGSTOP or SIGCONT to a process of a service; returns once the kernel says that it is so (2 s at most)."""
+        if process in self.site.existing:
+            raise HarnessFault(f"{process} was there before this run, and is not paused by it")
+        child, _ = self._children[process]
+        self.site.children.signal(child.pid, number)
+        deadline = time.monotonic() + 2.0
+        wanted = number == signal.SIGSTOP
+        while (self.site.children.state(child.pid) == "stopped") is not wanted and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return {"pid": child.pid, "state": self.site.children.state(child.pid)}
 
     def alive(self) -> dict[str, bool]:
         return {name: self.site.children.ended(child.pid) is None for name, (child, _) in self._children.items()}
@@ -200,20 +215,27 @@ class Stack:
         return bool(told)
 
     def probe(self, link_name: str) -> float | None:
-        """Seconds until the service answered through this link's proxy; None if it did not."""
+        """Seconds until the service answered through this link; None if none of its processes did."""
         link = next(link for link in self.links if link.name == link_name)
-        return self._ask(link.service, self.site.doors[link_name].harness)
+        return self._ask(link.service, [self.site.doors[proxy].harness for proxy in link.proxies])
 
     def ask(self, service: str) -> float | None:
         """As `probe`, by the harness's own way to the service, past every fault."""
-        return self._ask(service, self.servers[service].direct)
+        return self._ask(service, self.servers[service].direct.split(","))
 
-    def _ask(self, service: str, address: str) -> float | None:
-        is_kafka = isinstance(self.servers[service], kafka.KafkaServer)
-        try:
-            return round((kafka.probe if is_kafka else pubsub.probe)(address), 4)
-        except HarnessFault:
-            return None
+    def _ask(self, service: str, addresses: Sequence[str]) -> float | None:
+        probe = kafka.probe if isinstance(self.servers[service], kafka.KafkaServer) else pubsub.probe
+
+        def ask(address: str) -> float | None:
+            try:
+                return round(probe(address), 4)
+            except HarnessFault:
+                return None
+
+        if len(addresses) == 1:
+            return ask(addresses[0])
+        with ThreadPoolExecutor(len(addresses)) as pool:
+            return min((took for took in pool.map(ask, addresses) if took is not None), default=None)
 
     def close(self) -> None:
         with self._lock:
@@ -227,8 +249,9 @@ class Stack:
     # -- what a run needs of it ----------------------------------------------------------------------------------
 
     def address(self, worker: str, service: str) -> str:
-        """Where a worker finds a service: the door of its own link."""
-        return self.site.doors[f"{worker}->{service}"].client
+        """Where a worker finds a service: the doors of its own link."""
+        link = next(link for link in self.links if link.name == f"{worker}->{service}")
+        return ",".join(self.site.doors[proxy].client for proxy in link.proxies)
 
     def names(self, run: str) -> dict[str, str]:
         """The run's own name of every topic, subscription, table and database."""

@@ -39,14 +39,27 @@ class Service:
     kind: str = ""
     durable: bool = False
 
+    def processes(self) -> list[str]:
+        """Names of the processes that the service consists of."""
+        return [self.name]
+
 
 @dataclass(frozen=True)
 class Kafka(Service):
-    """Kafka in KRaft mode. `topics`: name -> number of partitions; made fresh for each run."""
+    """Kafka in KRaft mode. `topics`: name -> number of partitions; made fresh for each run.
+
+    `brokers`: with more than one each topic has a replica on every broker, of which a write with `acks=all` waits for
+    a majority (`min.insync.replicas`).
+    """
 
     kind: str = "kafka"
     durable: bool = True
     topics: Mapping[str, int] = field(default_factory=dict)
+    brokers: int = 1
+
+    def processes(self) -> list[str]:
+        """The service's own name, or name-1 … name-n."""
+        return [self.name] if self.brokers == 1 else [f"{self.name}-{i}" for i in range(1, self.brokers + 1)]
 
 
 @dataclass(frozen=True)
@@ -112,14 +125,26 @@ class Worker:
 
 @dataclass(frozen=True)
 class Link:
-    """One directed connection from a worker's process to a service, always through a Toxiproxy proxy of its own."""
+    """One directed connection from a worker's process to a service, always through a Toxiproxy proxy of its own: one
+    for each of the service's `processes`."""
 
     worker: str
     service: str
+    processes: int = 1
 
     @property
     def name(self) -> str:
         return f"{self.worker}->{self.service}"
+
+    @property
+    def proxies(self) -> list[str]:
+        """Names of its proxies, in the order of the service's processes: the link's own, or name@1 … name@n."""
+        return [self.name] if self.processes == 1 else [f"{self.name}@{i}" for i in range(1, self.processes + 1)]
+
+
+def link_of(proxy: str) -> str:
+    """The name of the link that a proxy belongs to."""
+    return proxy.partition("@")[0]
 
 
 # -------------------------------------------------------------------------------------------------------- hops
@@ -331,12 +356,13 @@ class Pipeline:
 
     def links(self) -> list[Link]:
         """Every link, the load's own first. A service without a network (SQLite) has none."""
-        networked = {s.name for s in self.services if s.kind != "sqlite"}
-        found = [Link("load", self.source.service)]
+        processes = {s.name: len(s.processes()) for s in self.services if s.kind != "sqlite"}
+        source = self.source.service
+        found = [Link("load", source, processes.get(source, 1))]
         for name, worker in self.instances().items():
             for service in dict.fromkeys(worker.uses.values()):
-                if service in networked:
-                    found.append(Link(name, service))
+                if service in processes:
+                    found.append(Link(name, service, processes[service]))
         return found
 
     def link(self, name: str) -> Link:
@@ -355,6 +381,17 @@ class Pipeline:
         workers = [dataclasses.replace(w, replicas=counts.get(w.name, w.replicas)) for w in self.workers]
         return dataclasses.replace(self, workers=workers)
 
+    def brokers(self, **counts: int) -> Pipeline:
+        """The same pipeline with another number of brokers for the named Kafkas."""
+        for name in counts:
+            if not isinstance(self.service(name), Kafka):
+                raise UsageError(f"{self.name}: the service {name!r} is no Kafka and has no brokers.")
+        services = [
+            dataclasses.replace(s, brokers=counts.get(s.name, s.brokers)) if isinstance(s, Kafka) else s
+            for s in self.services
+        ]
+        return dataclasses.replace(self, services=services)
+
     # -- checking ----------------------------------------------------------------------------------------------
 
     def validate(self) -> Pipeline:
@@ -368,6 +405,9 @@ class Pipeline:
                     )
                 if names.count(name) > 1:
                     raise UsageError(f"{self.name}: two {kind}s are named {name!r}; names must differ.")
+        for service in self.services:
+            if isinstance(service, Kafka) and service.brokers < 1:
+                raise UsageError(f"{self.name}: the Kafka {service.name!r} needs at least one broker.")
         for hop in self.hops:
             if hop.role not in ROLES:
                 raise unknown("role", hop.role, ROLES)
@@ -436,6 +476,10 @@ class Pipeline:
                     f"names must differ, or {{{name}}} could mean either."
                 )
         taken = ["load", "batch", "toxiproxy", *(s.name for s in self.services)]
+        for name in (p for s in self.services for p in s.processes() if p != s.name):
+            if name in taken:
+                raise UsageError(f"{self.name}: a service is named {name!r}, and so would be a broker of another one.")
+            taken.append(name)
         for name in (i for w in self.workers for i in w.instances()):
             if name in taken:
                 raise UsageError(

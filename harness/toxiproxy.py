@@ -26,6 +26,7 @@ from toxiproxy.api import APIConsumer
 from toxiproxy.exceptions import InvalidToxic, NotFound, ProxyExists
 
 from harness.errors import HarnessFault
+from harness.topology import link_of
 
 _HTTP_TIMEOUT_S = 5.0
 _one_at_a_time = threading.RLock()
@@ -79,7 +80,10 @@ class Counters:
 
 
 class ToxiproxyServer:
-    """One Toxiproxy server. Raises HarnessFault when it does not answer or did not do what it was asked."""
+    """One Toxiproxy server. Raises HarnessFault when it does not answer or did not do what it was asked.
+
+    What is done to a link is done to each of its proxies (`harness.topology.Link.proxies`).
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self.host, self.port = host, port
@@ -120,36 +124,37 @@ class ToxiproxyServer:
             if proxy is None or (_wild(proxy.listen), proxy.upstream, proxy.enabled) != (_wild(listen), upstream, True):
                 raise HarnessFault(f"Toxiproxy did not make the proxy {name} on {listen} to {upstream}")
 
-    def set_enabled(self, name: str, enabled: bool) -> None:
+    def set_enabled(self, link: str, enabled: bool) -> None:
         with self._talk():
-            proxy = self._proxy(name)
-            proxy.enable() if enabled else proxy.disable()
-            if self._proxy(name).enabled is not enabled:
-                raise HarnessFault(f"Toxiproxy did not {'enable' if enabled else 'disable'} the proxy {name}")
+            for proxy in self._proxies(link):
+                proxy.enable() if enabled else proxy.disable()
+            for proxy in self._proxies(link):
+                if proxy.enabled is not enabled:
+                    raise HarnessFault(f"Toxiproxy did not {'enable' if enabled else 'disable'} the proxy {proxy.name}")
 
-    def add(self, name: str, toxic: Toxic) -> None:
+    def add(self, link: str, toxic: Toxic) -> None:
         with self._talk():
-            proxy = self._proxy(name)
-            proxy.add_toxic(
-                name=toxic.name,
-                type=toxic.type,
-                stream=toxic.stream,
-                toxicity=toxic.toxicity,
-                attributes=dict(toxic.attributes),
-            )
-            there = proxy.get_toxic(toxic.name)
-        if there is None:
-            raise HarnessFault(f"Toxiproxy did not add the toxic {toxic.name} to {name}")
-        wrong = {k: v for k, v in toxic.attributes.items() if there.attributes.get(k) != v}
-        if wrong or (there.type, there.stream) != (toxic.type, toxic.stream):
-            raise HarnessFault(f"Toxiproxy set the toxic {toxic.name} on {name} otherwise than asked: {wrong}")
+            for proxy in self._proxies(link):
+                proxy.add_toxic(
+                    name=toxic.name,
+                    type=toxic.type,
+                    stream=toxic.stream,
+                    toxicity=toxic.toxicity,
+                    attributes=dict(toxic.attributes),
+                )
+                there, name = proxy.get_toxic(toxic.name), proxy.name
+                if there is None:
+                    raise HarnessFault(f"Toxiproxy did not add the toxic {toxic.name} to {name}")
+                wrong = {k: v for k, v in toxic.attributes.items() if there.attributes.get(k) != v}
+                if wrong or (there.type, there.stream) != (toxic.type, toxic.stream):
+                    raise HarnessFault(f"Toxiproxy set the toxic {toxic.name} on {name} otherwise than asked: {wrong}")
 
-    def remove(self, name: str, toxic_name: str) -> None:
+    def remove(self, link: str, toxic_name: str) -> None:
         with self._talk():
-            proxy = self._proxy(name)
-            proxy.destroy_toxic(toxic_name)
-            if proxy.get_toxic(toxic_name) is not None:
-                raise HarnessFault(f"Toxiproxy did not remove the toxic {toxic_name} from {name}")
+            for proxy in self._proxies(link):
+                proxy.destroy_toxic(toxic_name)
+                if proxy.get_toxic(toxic_name) is not None:
+                    raise HarnessFault(f"Toxiproxy did not remove the toxic {toxic_name} from {proxy.name}")
 
     def reset(self) -> None:
         """Enables every proxy and removes every toxic."""
@@ -159,16 +164,17 @@ class ToxiproxyServer:
                 if not proxy.enabled or proxy.toxics():
                     raise HarnessFault(f"Toxiproxy did not heal the proxy {proxy.name}")
 
-    def counters(self, name: str) -> Counters:
+    def counters(self, link: str) -> Counters:
         with self._talk():
             text = _Consumer.get("/metrics").text
-        return parse_counters(text, name)
+        return parse_counters(text, link)
 
-    def _proxy(self, name: str) -> Any:
-        proxy = self._library.get_proxy(name)
-        if proxy is None:
-            raise HarnessFault(f"Toxiproxy has no proxy {name}")
-        return proxy
+    def _proxies(self, link: str) -> list[Any]:
+        """All proxies of a link, as they are now."""
+        found = [proxy for name, proxy in sorted(self._library.proxies().items()) if link_of(name) == link]
+        if not found:
+            raise HarnessFault(f"Toxiproxy has no proxy {link}")
+        return found
 
 
 def _wild(address: str) -> str:
@@ -176,13 +182,13 @@ def _wild(address: str) -> str:
     return address.replace("[::]", "0.0.0.0")
 
 
-def parse_counters(metrics: str, proxy: str) -> Counters:
-    """The bytes of one proxy out of Prometheus text; what has not been counted yet is 0."""
+def parse_counters(metrics: str, link: str) -> Counters:
+    """The bytes of the proxies of one link out of Prometheus text; what has not been counted yet is 0."""
     found: dict[str, int] = {}
     pattern = re.compile(r"^toxiproxy_proxy_(received|sent)_bytes_total\{(.*)\} (\S+)$", re.MULTILINE)
     for what, labels, value in pattern.findall(metrics):
         label = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', labels))
-        if label.get("proxy") == proxy:
+        if link_of(label.get("proxy", "")) == link:
             key = f"{label['direction']}_{what}"
             found[key] = found.get(key, 0) + int(float(value))
     return Counters(**found)

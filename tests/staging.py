@@ -36,7 +36,9 @@ class Staging:
         for server in (self.kafka, self.pubsub, self.bigtable):
             server.wait_until_ready()
         doors = {link.name: self._site.doors[link.name].client for link in links}
-        self.listeners = {link.name: (self.kafka.upstream(link), int(doors[link.name].split(":")[1])) for link in links}
+        self.listeners = {
+            link.name: (self.kafka.upstreams(link)[0], int(doors[link.name].split(":")[1])) for link in links
+        }
         self.endpoints = self.file("endpoints.toml", list(self.listeners))
 
     def file(self, name: str, links: list[str], **addresses: str) -> Path:
@@ -53,8 +55,7 @@ class Staging:
         return path
 
     def kill_kafka(self) -> None:
-        assert self.kafka.child is not None
-        self._processes.stop_now(self.kafka.child.pid)
+        self._processes.stop_now(self.kafka.children["kafka"].pid)
 
     def start_kafka(self) -> None:
         self.kafka.start()

@@ -92,7 +92,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Door:
-    """The front of a link's proxy: what Toxiproxy binds, where the link's client finds it, where the harness does."""
+    """The front of a proxy of a link: what Toxiproxy binds, where the link's client finds it, where the harness does."""
 
     listen: str
     client: str
@@ -123,14 +123,16 @@ class Site(Protocol):
     @property
     def toxiproxy(self) -> ToxiproxyServer: ...
     @property
-    def doors(self) -> Mapping[str, Door]: ...
-
-    def start_toxiproxy(self, log: Path, on_exit: OnExit) -> Child: ...
-    def port(self, service: str, what: str) -> Port:
-        """A port of a service for one purpose; the same one whenever it is asked for."""
+    def doors(self) -> Mapping[str, Door]:
+        """By the names of the links' proxies."""
         ...
 
-    def direct(self, service: str, port: Port) -> str:
+    def start_toxiproxy(self, log: Path, on_exit: OnExit) -> Child: ...
+    def port(self, process: str, what: str) -> Port:
+        """A port of a process of a service for one purpose; the same one whenever it is asked for."""
+        ...
+
+    def direct(self, process: str, port: Port) -> str:
         """Where the harness reaches this port, past every fault."""
         ...
 
@@ -138,8 +140,14 @@ class Site(Protocol):
         """Proxies (name, listen, upstream) that belong to no link and are never disturbed."""
         ...
 
-    def start_kafka(self, name: str, properties: Callable[[Path], str], log: Path, on_exit: OnExit) -> Child | None:
-        """`properties`: folder of the data -> the text of server.properties. Data survives a kill. None: it exists."""
+    def start_kafka(
+        self, name: str, properties: Callable[[Path], str], log: Path, on_exit: OnExit, identity: str = ""
+    ) -> Child | None:
+        """`properties`: folder of the data -> the text of server.properties. Data survives a kill. None: it exists.
+
+        `identity`: the text of meta.properties for a broker that is one of several; else the storage is formatted
+        already, and more (see harness.provision.kafka).
+        """
         ...
 
     def start_emulator(self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit) -> Child | None: ...

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.backends.base import Child, Door, Exit, Launch, OnExit, Port
 from harness.backends.docker import Containers
-from harness.backends.images import Images
+from harness.backends.images import Images, local_ref
 from harness.backends.worker_container import WorkerContainer
 from harness.errors import died
 from harness.linkmeter import Flow
@@ -29,6 +29,8 @@ FIRST_DOOR, FIRST_STANDING = 20001, 21001
 #: Where the official image of Kafka takes its configuration from, and where it keeps its data; ours does the same.
 KAFKA_CONFIG = "/mnt/shared/config/server.properties"
 KAFKA_DATA = Path("/tmp/kraft-combined-logs")
+#: Where a broker that is one of several keeps it: in our image the other folder is formatted for one that is alone.
+KAFKA_DATA_OF_SEVERAL = Path("/tmp/gauntlet-kafka")
 OUTPUT = "/tmp/gauntlet-output"
 #: A sample older than this is none: it would look like links that fell silent.
 STALE_S = 1.0
@@ -48,8 +50,8 @@ class DockerSite:
         self._workers: dict[str, WorkerContainer] = {}
         self._ports: dict[tuple[str, str], Port] = {}
         self._numbers = itertools.count(9001)
-        self._links = [link.name for link in pipeline.links()]
-        self._services = [s.name for s in pipeline.services if not isinstance(s, Sqlite)]
+        self._links = [proxy for link in pipeline.links() for proxy in link.proxies]
+        self._services = [p for s in pipeline.services if not isinstance(s, Sqlite) for p in s.processes()]
         self._outside: dict[int, int] = {}
         self._directs: dict[str, tuple[int, Port]] = {}
         self.doors: Mapping[str, Door] = {}
@@ -85,22 +87,31 @@ class DockerSite:
         # The load is the harness's own process, on this side of the network.
         return Door(f"0.0.0.0:{port}", outside if link.startswith("load->") else f"{TOXIPROXY}:{port}", outside)
 
-    def port(self, service: str, what: str) -> Port:
-        if (service, what) not in self._ports:
+    def port(self, process: str, what: str) -> Port:
+        if (process, what) not in self._ports:
             number = next(self._numbers)
-            self._ports[service, what] = Port(f"0.0.0.0:{number}", f"{service}:{number}")
-        return self._ports[service, what]
+            self._ports[process, what] = Port(f"0.0.0.0:{number}", f"{process}:{number}")
+        return self._ports[process, what]
 
-    def direct(self, service: str, port: Port) -> str:
-        inside = FIRST_STANDING + self._services.index(service)
-        self._directs[service] = (inside, port)
+    def direct(self, process: str, port: Port) -> str:
+        inside = FIRST_STANDING + self._services.index(process)
+        self._directs[process] = (inside, port)
         return f"127.0.0.1:{self._outside[inside]}"
 
     def standing_proxies(self) -> list[tuple[str, str, str]]:
         return [(f"harness->{name}", f"0.0.0.0:{n}", port.reach) for name, (n, port) in self._directs.items()]
 
-    def start_kafka(self, name: str, properties: Callable[[Path], str], log: Path, on_exit: OnExit) -> Child:
-        return self._start(name, "kafka", (), log, on_exit, {KAFKA_CONFIG: properties(KAFKA_DATA)})
+    def start_kafka(
+        self, name: str, properties: Callable[[Path], str], log: Path, on_exit: OnExit, identity: str = ""
+    ) -> Child:
+        files = {KAFKA_CONFIG: properties(KAFKA_DATA)}
+        if identity:
+            files = {KAFKA_CONFIG: properties(KAFKA_DATA_OF_SEVERAL)}
+            # The official image formats what is not formatted, by a cluster id of its own, and may not write to a
+            # folder that was copied into it; ours starts Kafka and nothing else.
+            if self._images["kafka"].ref == local_ref("kafka"):
+                files[str(KAFKA_DATA_OF_SEVERAL / "meta.properties")] = identity
+        return self._start(name, "kafka", (), log, on_exit, files)
 
     def start_emulator(self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit) -> Child:
         number = port.bind.rsplit(":", 1)[1]

@@ -67,6 +67,12 @@ class Endpoints:
         for name, endpoint in self.services.items():
             if name not in networked:
                 raise unknown(f"service of {pipeline.name}", name, networked, f"services of {pipeline.name}")
+            if len(networked[name].processes()) > 1:
+                raise UsageError(
+                    f"{pipeline.name} has {len(networked[name].processes())} brokers of its own in {name}, and "
+                    f"{self.path} knows one address of it. Services that are there already keep their brokers to "
+                    "themselves: declare Kafka without `brokers`."
+                )
             links = [link.name for link in pipeline.links() if link.service == name]
             for link in endpoint.links:
                 if link not in links:

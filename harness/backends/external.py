@@ -84,15 +84,17 @@ class ExternalSite(LocalSite):
         self._endpoints = endpoints
         self.existing = {name: e.address for name, e in endpoints.services.items()}
 
-    def port(self, service: str, what: str) -> Port:
-        endpoint = self._endpoints.services[service]
+    def port(self, process: str, what: str) -> Port:
+        endpoint = self._endpoints.services[process]
         listener = endpoint.links.get(what)
         return Port("", listener.upstream if listener is not None else endpoint.address)
 
-    def direct(self, service: str, port: Port) -> str:
-        return self._endpoints.services[service].address
+    def direct(self, process: str, port: Port) -> str:
+        return self._endpoints.services[process].address
 
-    def start_kafka(self, name: str, properties: Callable[[Path], str], log: Path, on_exit: OnExit) -> Child | None:
+    def start_kafka(
+        self, name: str, properties: Callable[[Path], str], log: Path, on_exit: OnExit, identity: str = ""
+    ) -> Child | None:
         return None
 
     def start_emulator(self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit) -> Child | None:

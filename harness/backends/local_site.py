@@ -32,7 +32,8 @@ class LocalSite:
         self._program, self._processes = toxiproxy, processes
         self._free = Ports()
         fixed = doors or {}
-        self._doors = {x.name: fixed.get(x.name) or self._free.take() for x in pipeline.links()}
+        proxies = [proxy for link in pipeline.links() for proxy in link.proxies]
+        self._doors = {proxy: fixed.get(proxy) or self._free.take() for proxy in proxies}
         addresses = {name: f"127.0.0.1:{port}" for name, port in self._doors.items()}
         self.doors = {name: Door(address, address, address) for name, address in addresses.items()}
         self._api = self._free.take()

@@ -32,20 +32,26 @@ class ProcessSite(LocalSite):
         self._programs = programs
         self._taken: dict[tuple[str, str], Port] = {}
 
-    def port(self, service: str, what: str) -> Port:
-        if (service, what) not in self._taken:
+    def port(self, process: str, what: str) -> Port:
+        if (process, what) not in self._taken:
             address = f"127.0.0.1:{self._free.take()}"
-            self._taken[service, what] = Port(address, address)
-        return self._taken[service, what]
+            self._taken[process, what] = Port(address, address)
+        return self._taken[process, what]
 
-    def direct(self, service: str, port: Port) -> str:
+    def direct(self, process: str, port: Port) -> str:
         return port.reach
 
-    def start_kafka(self, name: str, properties: Callable[[Path], str], log: Path, on_exit: OnExit) -> Child:
+    def start_kafka(
+        self, name: str, properties: Callable[[Path], str], log: Path, on_exit: OnExit, identity: str = ""
+    ) -> Child:
         folder = self.folder / name
         if not folder.exists():
             folder.mkdir(parents=True)
-            shutil.copytree(self._programs.kafka.template, folder / "data")
+            if identity:
+                (folder / "data").mkdir()
+                (folder / "data" / "meta.properties").write_text(identity)
+            else:
+                shutil.copytree(self._programs.kafka.template, folder / "data")
         file = folder / "server.properties"
         file.write_text(properties(folder / "data"))
         return self._processes.spawn(self._programs.kafka.start_args(file), log, cwd=folder, on_exit=on_exit)

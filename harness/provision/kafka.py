@@ -299,7 +299,7 @@ class _Broker:
     def format(self, storage: Path) -> str:
         """Formats a storage folder; returns the cluster id. Raises DoesNotRun."""
 
-        cluster_id = _new_cluster_id()
+        cluster_id = new_uuid()
         properties = self._properties(storage, 1, 2)
         argv = self._argv(["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)])
         status = self._search.children.run(argv, self._log, START_TIMEOUT_S)
@@ -428,7 +428,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(n) for n in re.findall(r"\d+", version)[:2])
 
 
-def _new_cluster_id() -> str:
+def new_uuid() -> str:
     """A UUID in base64 for URLs, as Kafka makes them; like Kafka, none that begins with "-": its tools would take that
     for an option, once in 64 times (org.apache.kafka.common.Uuid.randomUuid)."""
     import base64

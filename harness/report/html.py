@@ -185,7 +185,8 @@ class _Page:
     def lanes(self) -> list[readings.Lane]:
         def make() -> list[readings.Lane]:
             pipeline = _at(self.meta, "pipeline", default={})
-            declared = {str(s.get("name")): "service" for s in pipeline.get("services") or []}
+            services = pipeline.get("services") or []
+            declared = {str(p): "service" for s in services for p in s.get("processes") or [s.get("name")]}
             declared |= {str(w.get("name")): "worker" for w in pipeline.get("workers") or []}
             return readings.lanes(self.history, declared, self.zero()[0])
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from harness.backends.base import Exit, Site
+from harness.backends.base import Child, Exit, Site
 from harness.errors import BackendGone, StartFailed, UsageError, died, last_lines
 from harness.topology import CONTENT_FIELDS, Cells, Content, CountedCell, EventId, Link, Sighting
 
@@ -19,16 +19,24 @@ ServiceExit = Callable[[str, Exit], None]
 
 
 class Server(Protocol):
-    """A running service. Addresses are "host:port"; `direct` is the harness's own way in, past every fault, and `inside`
-    that of a program which runs where the service does (the batch job)."""
+    """A running service. Addresses are "host:port", joined by commas where it has several processes; `direct` is the
+    harness's own way in, past every fault, and `inside` that of a program which runs where the service does (the batch
+    job). `children`: its processes by name; none if it was there before."""
 
     name: str
     direct: str
     inside: str
+    children: dict[str, Child]
 
-    def start(self) -> None: ...
+    def start(self, process: str = "") -> None:
+        """Starts one process of it, or all ("")."""
+        ...
+
     def wait_until_ready(self) -> None: ...
-    def upstream(self, link: Link) -> str: ...
+    def upstreams(self, link: Link) -> list[str]:
+        """Where each of the link's proxies leads to."""
+        ...
+
     def names(self, run: str) -> dict[str, str]: ...
     def make(self, names: Mapping[str, str]) -> None: ...
     def remove(self, names: Mapping[str, str]) -> None: ...
@@ -36,7 +44,7 @@ class Server(Protocol):
         """Removes whatever there is of a run, found by the tag in which its names end, and raises where it cannot."""
         ...
 
-    def log(self) -> Path: ...
+    def log(self, process: str = "") -> Path: ...
 
 
 class Tap(Protocol):
@@ -94,8 +102,9 @@ def wait_until_up(server: Any, site: Site, answers: Callable[[], bool], timeout_
     deadline = time.monotonic() + timeout_s
     reason: object = "it did not answer"
     while time.monotonic() < deadline:
-        if server.child is not None and (how := site.children.ended(server.child.pid)):
-            raise died(server.name, site.versions()[server.service.kind], how, server.log())
+        for name, child in server.children.items():
+            if how := site.children.ended(child.pid):
+                raise died(name, site.versions()[server.service.kind], how, server.log(name))
         try:
             if answers():
                 return
@@ -106,9 +115,11 @@ def wait_until_up(server: Any, site: Site, answers: Callable[[], bool], timeout_
         time.sleep(0.02)
     if existing:
         raise UsageError(f"No {server.name} answers at {existing}, where the endpoints file says that it is: {reason}")
-    raise StartFailed(
-        f"{program} was not ready within {timeout_s:g} s: {reason}\n  its log ends:\n{last_lines(server.log())}"
+    logs = "\n".join(
+        f"  {'its log' if name == server.name else f'the log of {name}'} ends:\n{last_lines(server.log(name))}"
+        for name in server.children or [server.name]
     )
+    raise StartFailed(f"{program} was not ready within {timeout_s:g} s: {reason}\n{logs}")
 
 
 class MessageLog:

@@ -25,7 +25,7 @@ class BigtableServer:
         self._log = site.folder / "logs" / f"{service.name}.log"
         self._port = site.port(self.name, "direct")
         self.direct, self.inside = site.direct(self.name, self._port), self._port.reach
-        self.child: Child | None = None
+        self.children: dict[str, Child] = {}
         self.channel = grpc.insecure_channel(
             self.direct,
             options=[
@@ -38,10 +38,11 @@ class BigtableServer:
             ],
         )
 
-    def start(self) -> None:
-        self.child = self._site.start_emulator(
+    def start(self, process: str = "") -> None:
+        child = self._site.start_emulator(
             self.name, "bigtable", self._port, self.log(), on_exit=lambda e: self._on_exit(self.name, e)
         )
+        self.children = {self.name: child} if child is not None else {}
 
     def wait_until_ready(self, timeout_s: float = 30.0) -> None:
         wait_until_up(self, self._site, self._answers, timeout_s)
@@ -49,11 +50,11 @@ class BigtableServer:
     def _answers(self) -> bool:
         return probe(self.direct, 1.0) >= 0
 
-    def log(self) -> Path:
+    def log(self, process: str = "") -> Path:
         return self._log
 
-    def upstream(self, link: Link) -> str:
-        return self._port.reach
+    def upstreams(self, link: Link) -> list[str]:
+        return [self._port.reach]
 
     def names(self, run: str) -> dict[str, str]:
         return {table: f"{INSTANCE}/tables/{table}-{run}" for table in self.service.tables}

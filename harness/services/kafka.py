@@ -1,8 +1,9 @@
-"""Kafka: KRaft, one broker, one listener a link.
+"""Kafka: KRaft, one broker or several, one listener a link.
 
-Each link has a listener of its own whose advertised address is that link's proxy, so that no client can ever learn a
-way around its proxy (the trap of testcontainers-java #2073: the bootstrap goes through the proxy, and everything after
-it to the advertised address). Two more listeners, one for the controller and one for the harness, are not proxied.
+Each link has a listener of its own on each broker, whose advertised address is that link's proxy for it, so that no
+client can ever learn a way around its proxies (the trap of testcontainers-java #2073: the bootstrap goes through the
+proxy, and everything after it to the advertised address). Three more listeners, for the controllers, for the brokers
+among themselves and for the harness, are not proxied.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from harness.backends.base import Child, Site
 from harness.errors import HarnessFault, StartFailed, UsageError
+from harness.provision.kafka import new_uuid
 from harness.services.base import MessageLog, ServiceExit, TapResult, wait_until_up
 from harness.topology import Kafka, KafkaHop, Link
 
@@ -41,40 +44,67 @@ CLIENT: dict[str, str | int | float] = {
 }
 
 
+class Broker:
+    """One of them: its node (from 1 on), its ports, and a listener for each link that leads to it by that proxy."""
+
+    def __init__(self, name: str, node: int, site: Site, links: Sequence[Link]) -> None:
+        self.name, self.node = name, node
+        self.controller, self.inner = site.port(name, "controller"), site.port(name, "inner")
+        self.direct_port = site.port(name, "direct")
+        self.direct = site.direct(name, self.direct_port)
+        #: by link: its proxy before this broker, and the port that the proxy leads to
+        self.listeners = {link.name: (link.proxies[node - 1], site.port(name, link.name)) for link in links}
+
+
 class KafkaServer:
-    """One broker. Each of the `links` gets a listener that advertises the link's own door."""
+    """A cluster of the service's brokers, each of them a controller as well."""
 
     def __init__(self, service: Kafka, site: Site, links: Sequence[Link], on_exit: ServiceExit) -> None:
         self.name, self.service = service.name, service
         self._site, self._on_exit = site, on_exit
-        self._log = site.folder / "logs" / f"{service.name}.log"
-        self._controller, self._inner = site.port(self.name, "controller"), site.port(self.name, "inner")
-        self._direct_port = site.port(self.name, "direct")
-        self.direct, self.inside = site.direct(self.name, self._direct_port), self._inner.reach
-        self._listeners = {link.name: site.port(self.name, link.name) for link in links}
-        self.child: Child | None = None
+        self.brokers = {name: Broker(name, i, site, links) for i, name in enumerate(service.processes(), 1)}
+        self.direct = ",".join(broker.direct for broker in self.brokers.values())
+        self.inside = ",".join(broker.inner.reach for broker in self.brokers.values())
+        self.children: dict[str, Child] = {}
+        self._cluster = new_uuid()
         self._admin: AdminClient | None = None
         #: by who asks and group: each is used by one thread only
         self._askers: dict[tuple[str, str], Consumer] = {}
 
     # -- life --------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        self.child = self._site.start_kafka(
-            self.name, self.properties, self.log(), on_exit=lambda e: self._on_exit(self.name, e)
-        )
+    def start(self, process: str = "") -> None:
+        for name, broker in self.brokers.items():
+            if process in ("", name):
+                child = self._site.start_kafka(
+                    name,
+                    partial(self.properties, broker),
+                    self.log(name),
+                    on_exit=partial(self._on_exit, name),
+                    identity=self._identity(broker),
+                )
+                if child is not None:
+                    self.children[name] = child
 
-    def properties(self, data: Path) -> str:
+    def _identity(self, broker: Broker) -> str:
+        """meta.properties of one of several brokers: what `kafka-storage format` would write."""
+        if len(self.brokers) == 1:
+            return ""
+        return f"version=1\ncluster.id={self._cluster}\nnode.id={broker.node}\ndirectory.id={new_uuid()}\n"
+
+    def properties(self, broker: Broker, data: Path) -> str:
         """server.properties. Short session time-outs and a small offsets topic: a broker back in 2-4 s, not 13."""
-        # INNER is the broker's own way to itself: DIRECT may advertise an address that only the harness can reach.
-        ports = {"CONTROLLER": self._controller, "INNER": self._inner, "DIRECT": self._direct_port}
-        advertised = {"INNER": self._inner.reach, "DIRECT": self.direct}
-        for i, (link, port) in enumerate(self._listeners.items()):
-            ports[f"L{i}"], advertised[f"L{i}"] = port, self._site.doors[link].client
+        # INNER is the brokers' own way to themselves: DIRECT may advertise an address that only the harness can reach.
+        ports = {"CONTROLLER": broker.controller, "INNER": broker.inner, "DIRECT": broker.direct_port}
+        advertised = {"INNER": broker.inner.reach, "DIRECT": broker.direct}
+        for i, (proxy, port) in enumerate(broker.listeners.values()):
+            ports[f"L{i}"], advertised[f"L{i}"] = port, self._site.doors[proxy].client
+        several = len(self.brokers) > 1
+        replicas, majority = len(self.brokers), len(self.brokers) // 2 + 1
         settings = {
             "process.roles": "broker,controller",
-            "node.id": "1",
-            "controller.quorum.voters": f"1@{self._controller.reach}",
+            "node.id": f"{broker.node}",
+            "controller.quorum.voters": ",".join(f"{b.node}@{b.controller.reach}" for b in self.brokers.values()),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "INNER",
             "listeners": ",".join(f"{name}://{port.bind}" for name, port in ports.items()),
@@ -82,17 +112,20 @@ class KafkaServer:
             "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in ports),
             "log.dirs": str(data),
             "auto.create.topics.enable": "false",
-            "broker.session.timeout.ms": "2000",
+            "default.replication.factor": f"{replicas}",
+            "min.insync.replicas": f"{majority}",
+            # How long the others wait before they take over what a silent broker leads.
+            "broker.session.timeout.ms": "3000" if several else "2000",
             "broker.heartbeat.interval.ms": "300",
             "group.initial.rebalance.delay.ms": "0",
             "group.min.session.timeout.ms": "1000",
             "offsets.topic.num.partitions": "4",
-            "offsets.topic.replication.factor": "1",
+            "offsets.topic.replication.factor": f"{replicas}",
             "transaction.state.log.num.partitions": "4",
-            "transaction.state.log.replication.factor": "1",
-            "transaction.state.log.min.isr": "1",
-            "share.coordinator.state.topic.replication.factor": "1",
-            "share.coordinator.state.topic.min.isr": "1",
+            "transaction.state.log.replication.factor": f"{replicas}",
+            "transaction.state.log.min.isr": f"{majority}",
+            "share.coordinator.state.topic.replication.factor": f"{replicas}",
+            "share.coordinator.state.topic.min.isr": f"{majority}",
             "num.network.threads": "2",
             "num.io.threads": "4",
             "log.cleaner.enable": "false",
@@ -103,19 +136,25 @@ class KafkaServer:
     def wait_until_ready(self, timeout_s: float = 60.0) -> None:
         self._admin = self._admin or AdminClient({"bootstrap.servers": self.direct, **CLIENT})
         wait_until_up(self, self._site, self._answers, timeout_s)
-        if self.child is None:
+        if not self.children:
             self._check_listeners()
 
     def _answers(self) -> bool:
+        """Whether every broker takes part that was started and is not dead."""
         assert self._admin is not None
-        return len(self._admin.list_topics(timeout=1).brokers) > 0
+        there = self._admin.list_topics(timeout=1).brokers
+        if not self.children:
+            return len(there) > 0
+        alive = [name for name, child in self.children.items() if self._site.children.ended(child.pid) is None]
+        return bool(alive) and all(self.brokers[name].node in there for name in alive)
 
     def _check_listeners(self) -> None:
         """A Kafka that was there before must lead the clients of each listener back to the link's own proxy."""
-        for link, port in self._listeners.items():
-            if port.reach == self._direct_port.reach:
+        (broker,) = self.brokers.values()
+        for link, (proxy, port) in broker.listeners.items():
+            if port.reach == broker.direct_port.reach:
                 continue  # an open link: nobody says that it goes through its proxy
-            door = self._site.doors[link].client
+            door = self._site.doors[proxy].client
             try:
                 told = advertised(door)
             except HarnessFault as error:
@@ -126,11 +165,11 @@ class KafkaServer:
                     f"{door}. Set advertised.listeners of that listener to {door}."
                 )
 
-    def log(self) -> Path:
-        return self._log
+    def log(self, process: str = "") -> Path:
+        return self._site.folder / "logs" / f"{process or self.name}.log"
 
-    def upstream(self, link: Link) -> str:
-        return self._listeners[link.name].reach
+    def upstreams(self, link: Link) -> list[str]:
+        return [broker.listeners[link.name][1].reach for broker in self.brokers.values()]
 
     # -- what a run makes fresh --------------------------------------------------------------------------------
 
@@ -139,7 +178,7 @@ class KafkaServer:
 
     def make(self, names: Mapping[str, str]) -> None:
         assert self._admin is not None
-        # As many replicas as the broker makes by default: one here, what its owner chose elsewhere.
+        # As many replicas as the broker makes by default: all of ours, what its owner chose elsewhere.
         wanted = [NewTopic(names[topic], partitions) for topic, partitions in self.service.topics.items()]
         for topic, future in self._admin.create_topics(wanted, operation_timeout=30).items():
             try:

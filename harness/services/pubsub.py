@@ -29,13 +29,14 @@ class PubSubServer:
         self._log = site.folder / "logs" / f"{service.name}.log"
         self._port = site.port(self.name, "direct")
         self.direct, self.inside = site.direct(self.name, self._port), self._port.reach
-        self.child: Child | None = None
+        self.children: dict[str, Child] = {}
         self._clients: tuple[Any, Any] | None = None
 
-    def start(self) -> None:
-        self.child = self._site.start_emulator(
+    def start(self, process: str = "") -> None:
+        child = self._site.start_emulator(
             self.name, "pubsub", self._port, self.log(), on_exit=lambda e: self._on_exit(self.name, e)
         )
+        self.children = {self.name: child} if child is not None else {}
 
     def wait_until_ready(self, timeout_s: float = 30.0) -> None:
         self._clients = clients(self.direct)
@@ -46,11 +47,11 @@ class PubSubServer:
         self._clients[0].list_topics(request={"project": f"projects/{PROJECT}"}, timeout=2, retry=None)
         return True
 
-    def log(self) -> Path:
+    def log(self, process: str = "") -> Path:
         return self._log
 
-    def upstream(self, link: Link) -> str:
-        return self._port.reach
+    def upstreams(self, link: Link) -> list[str]:
+        return [self._port.reach]
 
     def names(self, run: str) -> dict[str, str]:
         topics = {t: f"projects/{PROJECT}/topics/{t}-{run}" for t in self.service.topics}

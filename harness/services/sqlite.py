@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from harness.backends.base import Child
 from harness.services.base import SinkReading, SinkTap
 from harness.topology import Cells, Link, Sqlite, SqliteHop
 
@@ -20,19 +21,19 @@ class SqliteServer:
         # At once and not at `start`: a worker waits for the services that it uses, and SQLite has no address to use.
         self._folder.mkdir(parents=True, exist_ok=True)
         self.direct = self.inside = ""
-        self.child = None
+        self.children: dict[str, Child] = {}
 
-    def start(self) -> None:
+    def start(self, process: str = "") -> None:
         return
 
     def wait_until_ready(self) -> None:
         return
 
-    def log(self) -> Path:
+    def log(self, process: str = "") -> Path:
         return self._folder / "none.log"
 
-    def upstream(self, link: Link) -> str:
-        return ""
+    def upstreams(self, link: Link) -> list[str]:
+        return []
 
     def names(self, run: str) -> dict[str, str]:
         return {database: str(self._folder / f"{database}-{run}.sqlite") for database in self.service.databases}

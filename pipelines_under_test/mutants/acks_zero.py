@@ -4,8 +4,7 @@ The bug: with `acks=0` a record counts as delivered when it is in the socket's b
 strength of that. Over a connection that works all is well; what was on its way when it breaks, or vanishes behind it,
 is gone.
 
-In the wild: `acks=0`, once the default of some clients, left in for speed; `acks=1` with a leader that dies before its
-followers have the record is the same bug one step further.
+In the wild: `acks=0`, once the default of some clients, left in for speed. `acks-one` is the same bug one step further.
 """
 
 from __future__ import annotations

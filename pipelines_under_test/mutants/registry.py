@@ -140,6 +140,15 @@ MUTANTS: dict[str, Mutant] = {
             runs=3,  # a black hole must meet a batch that is not yet written
         ),
         mutant(
+            "acks-one",
+            "preprocessor",
+            "produces with acks=1 and commits what only the leader of a partition has",
+            caught_by="no_loss",
+            scenario="broker-loss",
+            seen_at="https://github.com/fyndiq/confluent_kafka_helpers/issues/4",
+            runs=5,  # the worker may be waiting for an answer of the brokers that are away
+        ),
+        mutant(
             "lost-on-rebalance",
             "converter",
             "commits what it has read when the group rebalances, and forgets what it holds of it",

@@ -18,6 +18,7 @@ from faults import (
     terminate,
 )
 from faults import latency as delay
+from harness import catalog
 from harness.pytest_plugin import Gauntlet
 from load.profiles import Steady
 from pipelines_under_test.kappa.pipeline import kappa
@@ -134,3 +135,10 @@ def test_two_replicas_of_each_worker_count_every_event_once(gauntlet: Gauntlet) 
     pipeline = kappa.replicas(preprocessor=2, converter=2, aggregator=2)
     run = gauntlet.run(pipeline, Steady(rate=800, seconds=10), [kill("converter-1").at(3), kill("aggregator-2").at(6)])
     run.check(*EXACT)
+
+
+@pytest.mark.longer
+def test_a_lost_broker_of_three_loses_nothing(gauntlet: Gauntlet) -> None:
+    """It is alone for a second before it dies, so what it holds then must not have been trusted; `acks-one` does."""
+    run = gauntlet.scenario(catalog.scenario("broker-loss")).check()
+    assert [proof["fault"] for proof in run.verdict["faults"]] == ["partition", "pause", "kill_broker"]

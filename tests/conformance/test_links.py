@@ -180,3 +180,9 @@ def test_counters_are_read_by_proxy_and_direction() -> None:
     )
     counters = parse_counters(text, "a")
     assert (counters.downstream_received, counters.upstream_received, counters.downstream_sent) == (10, 1000, 0)
+
+
+def test_the_counters_of_a_link_are_those_of_all_its_proxies() -> None:
+    line = 'toxiproxy_proxy_sent_bytes_total{{direction="upstream",listener="l",proxy="{}",upstream="u"}} 10\n'
+    text = "".join(line.format(proxy) for proxy in ("a->k@1", "a->k@2", "a->kafka@1", "b->k@1"))
+    assert parse_counters(text, "a->k").upstream_sent == 20

@@ -255,6 +255,17 @@ def test_lost_while_a_link_was_cut(tmp_path: Path) -> None:
     ) in text
 
 
+@pytest.mark.parametrize(("target", "named"), [("kafka-2", True), ("kafka", True), ("kafkaesque-2", False)])
+def test_lost_while_a_broker_of_where_it_was_written_was_killed(tmp_path: Path, target: str, named: bool) -> None:
+    """A broker stands for its service; one of another service does not."""
+    world = Fire(quiet=True)
+    world.fault("kill_broker", target, 5.0, 6.0, killed={target: {"pid": 3, "status": -9}})
+    world.hold("intermediate", 5.0, 6.05)
+    world.lose("intermediate", world.just_at("source", 5.4))
+    text = sentence(no_loss().check(world.save(tmp_path)))
+    assert (f"was on the way from source to intermediate while kill_broker {target} (5.0 to 6.0 s)" in text) is named
+
+
 def test_lost_while_the_worker_was_down(tmp_path: Path) -> None:
     world = Fire()
     place = world.just_at("intermediate", world.at["kill", "published"] + 0.5)

@@ -41,6 +41,11 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert found.services["pubsub"] == Endpoint("10.0.0.7:8085")
 
 
+def test_a_cluster_of_our_own_is_not_there_already(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="kappa has 3 brokers of its own in kafka, and .* knows one address"):
+        read(tmp_path, WHOLE).check(kappa.brokers(kafka=3))
+
+
 def test_links_to_kafka_without_a_listener_are_open(tmp_path: Path) -> None:
     opened = read(tmp_path, WHOLE).open_links(kappa)
     assert opened == {"load->kafka": "kafka", "preprocessor->kafka": "kafka"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +29,7 @@ from faults import (
     throttle,
 )
 from faults.evidence import evidence_of, idle_rate
+from harness.errors import HarnessFault
 from harness.scenario import schedule
 from harness.store import FaultWindow, NotObserved
 from harness.topology import UsageError
@@ -53,6 +56,7 @@ class Observed:
                     {"name": LINK, "worker": "converter", "service": "pubsub"},
                 ],
                 "workers": [{"name": "converter", "reads": "intermediate"}],
+                "services": [{"name": "kafka", "processes": ["kafka"]}, {"name": "pubsub", "processes": ["pubsub"]}],
             }
         }
     )
@@ -382,6 +386,8 @@ def test_a_fault_survives_being_saved(name: str) -> None:
         (partition("converter->pubsubb"), "Did you mean 'converter->pubsub'"),
         (kill_broker("pubsub"), "keeps everything in memory"),
         (kill_broker("kafkaa"), "Did you mean 'kafka'"),
+        (kill_broker("kafka", alone_s=1), "there must be other brokers: Kafka(brokers=3)"),
+        (kill_broker("kafka", alone_s=0.1), "at least 0.2 s"),
         (redeliver("agregator"), "Did you mean 'aggregator'"),
         (redeliver("aggregator", back_s=0), "back_s of more than 0"),
         (pause("converter").lasting(0.1), "less than 0.5 s"),
@@ -416,6 +422,83 @@ def test_names_stand_for_every_replica() -> None:
     assert kill("converter-2").targets(twice) == ["converter-2"]
     assert partition("converter->pubsub").targets(twice) == ["converter-1->pubsub", "converter-2->pubsub"]
     assert partition("aggregator").targets(kappa) == ["aggregator->pubsub", "aggregator->bigtable"]
+
+
+def test_of_several_brokers_one_is_killed_and_the_others_may_be_paused() -> None:
+    thrice = kappa.brokers(kafka=3)
+    assert kill_broker("kafka-2").targets(thrice) == ["kafka-2"]
+    assert kill_broker("kafka-2", alone_s=1).targets(thrice) == ["kafka-2", "kafka-1", "kafka-3"]
+    with pytest.raises(UsageError, match="several brokers; name one of kafka-1, kafka-2, kafka-3"):
+        kill_broker("kafka").check(thrice)
+    with pytest.raises(UsageError, match="Did you mean 'kafka"):
+        kill_broker("kafka-4").check(thrice)
+
+
+class Services:
+    """A system that does as it is told, and tells what it was told; the kill may fail."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails, self.told = fails, list[str]()
+
+    def now(self) -> float:
+        return START
+
+    def wait(self, seconds: float) -> bool:
+        self.told.append(f"wait {seconds:g}")
+        return True
+
+    def signal_service(self, process: str, number: int) -> dict[str, Any]:
+        self.told.append(f"{signal.Signals(number).name} {process}")
+        return {"pid": 7, "state": "stopped"}
+
+    def kill_service(self, process: str) -> dict[str, Any]:
+        self.told.append(f"kill {process}")
+        if self.fails:
+            raise HarnessFault("no")
+        return {"pid": 1, "status": -9}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_fellows_of_a_killed_broker_go_on_whatever_becomes_of_it(fails: bool) -> None:
+    system = Services(fails)
+    fault = kill_broker("kafka-1", alone_s=1)
+    with pytest.raises(HarnessFault) if fails else contextlib.nullcontext():
+        seen = fault.inject(system, fault.targets(kappa.brokers(kafka=3)))  # type: ignore[arg-type]
+        assert seen["killed"] == {"kafka-1": {"pid": 1, "status": -9, "at": START}}
+        assert seen["paused"].keys() == {"kafka-2", "kafka-3"}
+    stopped = ["SIGSTOP kafka-2", "SIGSTOP kafka-3", "wait 1"]
+    assert system.told == [*stopped, "kill kafka-1", "SIGCONT kafka-2", "SIGCONT kafka-3"]
+
+
+def of_three_brokers(cut: int) -> Observed:
+    """A run in which the links to broker `cut` lost their connections for the window, and those to the others did not."""
+    run = recorded(connections_during=1)
+    proxies = []
+    for i in (1, 2, 3):
+        gone = pl.col("t").is_between(START, END, closed="right") & (i == cut)
+        proxies.append(
+            run.links.filter(pl.col("link") == "converter->kafka").with_columns(
+                link=pl.lit(f"converter->kafka@{i}"), connections=pl.when(gone).then(0).otherwise(1).cast(pl.Int64)
+            )
+        )
+    meta = {**run.meta["pipeline"], "services": [{"name": "kafka", "processes": ["kafka-1", "kafka-2", "kafka-3"]}]}
+    return dataclasses.replace(run, links=pl.concat([run.links, *proxies]), meta={"pipeline": meta})
+
+
+def test_one_of_several_brokers_is_proven_dead_by_the_links_that_led_to_it() -> None:
+    seen = {
+        "killed": {"kafka-2": {"pid": 1, "status": -9, "at": START + 0.1}},
+        "back": {"kafka-2": {"pid": 2}},
+        "paused": {"kafka-1": {"state": "stopped"}, "kafka-3": {"state": "stopped"}},
+    }
+    evidence = evidence_of(of_three_brokers(cut=2), window("kill_broker", **seen))  # type: ignore[arg-type]
+    assert evidence.bit, evidence.reason
+    assert evidence.figures["kafka-2"]["links_cut"] == 1
+    other = evidence_of(of_three_brokers(cut=1), window("kill_broker", **seen))  # type: ignore[arg-type]
+    assert (other.bit, other.reason) == (False, "not proven: 0 links lost their connections")
+    seen["paused"]["kafka-3"] = {"state": "sleeping"}
+    awake = evidence_of(of_three_brokers(cut=2), window("kill_broker", **seen))  # type: ignore[arg-type]
+    assert (awake.bit, awake.reason) == (False, "not proven: the kernel showed kafka-3 as sleeping")
 
 
 def test_a_schedule_is_flat_and_in_the_order_of_time() -> None:

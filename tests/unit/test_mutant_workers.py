@@ -26,6 +26,7 @@ from pipelines_under_test.kappa.compaction import Horizon
 from pipelines_under_test.kappa.kafka import Sink, Source
 from pipelines_under_test.kappa.worker import Fatal
 from pipelines_under_test.mutants import MUTANTS, dedup_in_memory, short_dedup_window, totals, totals_writer
+from pipelines_under_test.mutants.acks_one import TrustingPreprocessor, TrustingSink
 from pipelines_under_test.mutants.acks_zero import HopefulPreprocessor, HopefulSink
 from pipelines_under_test.mutants.auto_commit import AutomaticSource
 from pipelines_under_test.mutants.batch_retried import WholesaleConverter
@@ -140,6 +141,14 @@ def test_replicas_of_the_scenario_are_those_of_the_mutant_too() -> None:
     assert "aggregator" in alone.pipeline.instances()
 
 
+def test_brokers_of_the_scenario_are_those_of_the_mutant_too() -> None:
+    fitted = catalog.fitted(catalog.scenario("broker-loss"), MUTANTS["acks-one"].pipeline)
+    assert fitted.pipeline.service("kafka").processes() == ["kafka-1", "kafka-2", "kafka-3"]
+    assert fitted.pipeline.worker("preprocessor").command == MUTANTS["acks-one"].pipeline.worker("preprocessor").command
+    alone = catalog.fitted(catalog.scenario("steady"), MUTANTS["acks-one"].pipeline)
+    assert alone.pipeline.service("kafka").processes() == ["kafka"]
+
+
 # ------------------------------------------------------------------------------- preprocessors and converters
 
 
@@ -179,13 +188,14 @@ def test_clients_get_the_settings_of_the_mutant(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("pipelines_under_test.kappa.kafka.Producer", Client)
     monkeypatch.setattr("pipelines_under_test.kappa.kafka.Consumer", Client)
     assert HopefulPreprocessor.sink_kind is HopefulSink
-    for sink in (Sink, HopefulSink):
+    assert TrustingPreprocessor.sink_kind is TrustingSink
+    for sink in (Sink, HopefulSink, TrustingSink):
         sink("address", "client", threading.Event(), LOG)
     for source in (Source, AutomaticSource, EagerlyCommittingSource):
         source("address", "topic", "group", "instance", threading.Event(), LOG)
-    assert [c["acks"] for c in configs[:2]] == ["all", "0"]
-    assert [c["enable.auto.commit"] for c in configs[2:]] == [False, True, False]
-    assert [c["group.instance.id"] for c in configs[2:]] == ["instance", "instance", None]
+    assert [c["acks"] for c in configs[:3]] == ["all", "0", "1"]
+    assert [c["enable.auto.commit"] for c in configs[3:]] == [False, True, False]
+    assert [c["group.instance.id"] for c in configs[3:]] == ["instance", "instance", None]
     assert AutomaticSource.commit(object.__new__(AutomaticSource), [])
 
 

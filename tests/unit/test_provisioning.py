@@ -303,5 +303,5 @@ def test_kafkas_explicit_folder_must_hold_jars(tmp_path: Path) -> None:
 def test_a_cluster_id_is_never_taken_for_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = [uuid.UUID(bytes=b"\xf8" * 16), uuid.UUID(bytes=b"\x04" * 16)]
     monkeypatch.setattr(uuid, "uuid4", lambda: drawn.pop(0))
-    assert kafka._new_cluster_id() == "BAQEBAQEBAQEBAQEBAQEBA"
+    assert kafka.new_uuid() == "BAQEBAQEBAQEBAQEBAQEBA"
     assert drawn == []

@@ -20,7 +20,12 @@ from load.profiles import Steady
 from pipelines_under_test.kappa.pipeline import kappa
 
 BACKENDS = ("process", "docker")
-PIPELINES = {"kappa": kappa, "orders": orders, "replicas": kappa.replicas(converter=2)}
+PIPELINES = {
+    "kappa": kappa,
+    "orders": orders,
+    "replicas": kappa.replicas(converter=2),
+    "brokers": kappa.brokers(kafka=3),
+}
 
 
 def draw(seed: int, pipeline: Pipeline = kappa, seconds: float = 20, rate: int = 2000, backend: str = "process",
@@ -181,6 +186,8 @@ def test_what_keeps_all_in_memory_is_never_killed_and_a_limit_needs_bytes() -> N
     for backend in BACKENDS:
         found = {kind.name: targets for kind, targets in targets_of(kappa, 2000, backend).items()}
         assert found["kill_broker"] == ["kafka"]
+    thrice = {kind.name: targets for kind, targets in targets_of(kappa.brokers(kafka=3), 2000, "process").items()}
+    assert thrice["kill_broker"] == ["kafka-1", "kafka-2", "kafka-3"]
     assert "aggregator->pubsub" not in found["bandwidth"], "it sends acknowledgements only"
     assert "bandwidth" not in {kind.name for kind in targets_of(kappa, 50, "process")}
     names = {kind.name for kind in targets_of(orders, 400, "docker")}

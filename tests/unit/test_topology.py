@@ -12,7 +12,18 @@ from assertions import batch_parity, duplicate_rate, no_loss
 from faults import kill
 from harness import catalog
 from harness.scenario import Scenario
-from harness.topology import BigtableHop, Cells, Kafka, KafkaHop, Pipeline, Sqlite, UsageError, Worker, unknown
+from harness.topology import (
+    BigtableHop,
+    Cells,
+    Kafka,
+    KafkaHop,
+    Pipeline,
+    Sqlite,
+    UsageError,
+    Worker,
+    link_of,
+    unknown,
+)
 from load.profiles import Steady
 from pipelines_under_test.kappa.pipeline import kappa
 from pipelines_under_test.mutants import MUTANTS
@@ -84,6 +95,15 @@ WRONG: dict[str, tuple[Callable[[], Pipeline], str]] = {
         lambda: worker(name="converter-2").replicas(converter=2),
         "can be named 'converter-2'",
     ),
+    "a worker named as a broker": (
+        lambda: worker(name="kafka-2").brokers(kafka=3),
+        "can be named 'kafka-2'",
+    ),
+    "a service named as a broker": (
+        lambda: changed(services=[*kappa.services, Kafka("kafka-2")]).brokers(kafka=3),
+        "named 'kafka-2', and so would be a broker",
+    ),
+    "no broker": (lambda: kappa.brokers(kafka=0), "at least one broker"),
     "a batch truth without a command": (lambda: batch(command=()), "the batch truth has no command"),
     "a batch truth that uses an unknown service": (lambda: batch(uses={"KAFKA": "kafak"}), "Did you mean 'kafka'"),
     "an unknown name in the batch truth's": (lambda: batch(env={"T": "{sorce}"}), "Did you mean 'source'"),
@@ -140,6 +160,19 @@ def test_replicas_are_processes_with_names_and_links_of_their_own() -> None:
     assert doubled.instances()["converter-2"].name == "converter"
     assert "converter" not in {link.worker for link in doubled.links()}
     assert kappa.worker("converter").replicas == 1  # the value that it was made from is as it was
+
+
+def test_brokers_are_processes_with_names_and_a_proxy_each_on_every_link() -> None:
+    thrice = kappa.brokers(kafka=3).validate()
+    assert thrice.service("kafka").processes() == ["kafka-1", "kafka-2", "kafka-3"]
+    assert (kappa.service("kafka").processes(), kappa.service("pubsub").processes()) == (["kafka"], ["pubsub"])
+    link = thrice.link("load->kafka")
+    assert link.proxies == ["load->kafka@1", "load->kafka@2", "load->kafka@3"]
+    assert {link_of(proxy) for proxy in link.proxies} == {link.name}
+    assert thrice.link("converter->pubsub").proxies == ["converter->pubsub"]
+    assert kappa.link("load->kafka").proxies == ["load->kafka"]
+    with pytest.raises(UsageError, match="'pubsub' is no Kafka"):
+        kappa.brokers(pubsub=3)
 
 
 def test_a_worker_has_one_link_to_a_service_however_often_it_uses_it_and_none_to_sqlite() -> None:
