@@ -177,19 +177,39 @@ class KafkaServer:
         return {topic: f"{topic}-{run}" for topic in self.service.topics}
 
     def make(self, names: Mapping[str, str]) -> None:
-        assert self._admin is not None
-        # As many replicas as the broker makes by default: all of ours, what its owner chose elsewhere.
-        wanted = [NewTopic(names[topic], partitions) for topic, partitions in self.service.topics.items()]
-        for topic, future in self._admin.create_topics(wanted, operation_timeout=30).items():
-            try:
-                future.result(40)
-            except KafkaException as error:
-                raise StartFailed(f"{self.name}: the topic {topic} could not be made: {error}") from error
+        self._create([self._topic(names[topic], partitions) for topic, partitions in self.service.topics.items()])
         # In KRaft a topic is made once the controller has it; its partitions have a leader a moment later, and until
         # then whoever asks for an offset is told NOT_LEADER_OR_FOLLOWER.
         deadline = time.monotonic() + 30
         for topic in names.values():
             self.ends_by(topic, deadline)
+
+    def _create(self, wanted: Sequence[NewTopic]) -> None:
+        assert self._admin is not None
+        again = False
+        while wanted:
+            lost: set[str] = set()
+            for topic, future in self._admin.create_topics(list(wanted), operation_timeout=30).items():
+                try:
+                    future.result(40)
+                except KafkaException as error:
+                    code = error.args[0].code()
+                    if code == KafkaError._DESTROY_BROKER and not again:
+                        # A client drops the connections by which it came in once it knows the brokers, and with one of
+                        # them what it has asked there, which may have been done.
+                        lost.add(topic)
+                    elif code != KafkaError.TOPIC_ALREADY_EXISTS or not again:
+                        raise StartFailed(f"{self.name}: the topic {topic} could not be made: {error}") from error
+            wanted, again = [topic for topic in wanted if topic.topic in lost], True
+
+    def _topic(self, name: str, partitions: int) -> NewTopic:
+        """Of several brokers the first leads the first partition and so on, in every topic and run: a schedule that
+        names a broker means the same each time. Else as many replicas as the broker makes by default."""
+        nodes = [broker.node for broker in self.brokers.values()]
+        if len(nodes) == 1:
+            return NewTopic(name, partitions)
+        places = [[nodes[(p + i) % len(nodes)] for i in range(len(nodes))] for p in range(partitions)]
+        return NewTopic(name, partitions, replica_assignment=places)
 
     def remove(self, names: Mapping[str, str]) -> None:
         for asker in list(self._askers):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from harness.backends.base import Exit
 from harness.session import Session
@@ -78,6 +79,17 @@ def test_a_client_learns_no_address_but_the_proxies_of_its_link(cluster: Stack, 
     load = cluster.address("load", "kafka")
     told = subprocess.check_output([sys.executable, "-c", ASK, load], text=True, timeout=60)
     assert told.strip() == str(sorted(load.split(",")))
+
+
+def test_who_leads_what_is_the_same_in_every_run(cluster: Stack, topic: str) -> None:
+    admin = AdminClient({"bootstrap.servers": cluster.servers["kafka"].direct, "log_level": 0})
+    partitions = admin.list_topics(topic, timeout=20).topics[topic].partitions
+    assert {p: (found.leader, sorted(found.replicas)) for p, found in partitions.items()} == {
+        0: (1, [1, 2, 3]),
+        1: (2, [1, 2, 3]),
+        2: (3, [1, 2, 3]),
+        3: (1, [1, 2, 3]),
+    }
 
 
 def test_a_cut_link_is_cut_to_every_broker_and_no_other_is(cluster: Stack) -> None:
