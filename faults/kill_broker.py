@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from faults.base import Evidence, Fault, Observations, System
 from faults.evidence import BEFORE_S, any_at_work, connections, verdict_of
-from harness.topology import Pipeline, Service, UsageError, unknown
+from harness.store import processes_beside
+from harness.topology import Link, Pipeline, UsageError
 
 if TYPE_CHECKING:
     from harness.store import FaultWindow, SavedRun
@@ -41,7 +42,7 @@ class KillBroker(Fault):
 
     def targets(self, pipeline: Pipeline) -> list[str]:
         """The broker that is killed, and, with `alone_s`, its fellows."""
-        service = _service(pipeline, self.target)
+        service = pipeline.service_of(self.target)
         if service.kind != "kafka":
             why = (
                 "keeps everything in memory: a kill would lose data that no pipeline could save"
@@ -63,7 +64,6 @@ class KillBroker(Fault):
         try:
             if fellows:
                 seen["paused"] = {b: system.signal_service(b, signal.SIGSTOP) for b in fellows}
-                seen["alone"] = system.now()
                 system.wait(self.alone_s)
             seen["killed"] = {broker: {**system.kill_service(broker), "at": system.now()}}
         finally:
@@ -77,20 +77,20 @@ class KillBroker(Fault):
     @classmethod
     def evidence(cls, run: SavedRun, window: FaultWindow) -> Evidence:
         """A new pid, links that were at work before, and no connection to the broker while it was away; its fellows
-        stopped by the kernel's word until it was dead."""
+        were stopped by the kernel's word."""
         proofs: list[tuple[bool, str]] = []
         figures: dict[str, object] = {}
         for broker, seen in window.observations.get("killed", {}).items():
             back = window.observations.get("back", {}).get(broker, {})
-            pipeline = run.meta["pipeline"]
-            service = next(s for s in pipeline["services"] if broker in s.get("processes", [s["name"]]))
-            links = [link["name"] for link in pipeline["links"] if link["service"] == service["name"]]
-            busy, rates = any_at_work(run, links, window.start - BEFORE_S, window.start)
+            service, brokers = processes_beside(run.meta, broker)
+            own = [link for link in run.meta["pipeline"]["links"] if link["service"] == service]
+            links = [Link(link["worker"], service, len(brokers)) for link in own]
+            busy, rates = any_at_work(run, [link.name for link in links], window.start - BEFORE_S, window.start)
             dead = float(seen.get("at", window.start))
             closed = sum(
                 connections(run, proxy, window.start - BEFORE_S, window.start)[1] > 0
                 and connections(run, proxy, dead, max(window.end, dead + 1))[0] == 0
-                for proxy in _proxies(links, broker, service.get("processes", []))
+                for proxy in (link.proxies[brokers.index(broker)] for link in links)
             )
             figures[broker] = {
                 "pid": seen.get("pid"),
@@ -109,18 +109,3 @@ class KillBroker(Fault):
         if not proofs:
             proofs.append((False, "no broker was there to be killed"))
         return verdict_of(window, proofs, figures)
-
-
-def _service(pipeline: Pipeline, target: str) -> Service:
-    """The service of that name, or that of which a broker has it."""
-    for service in pipeline.services:
-        if target in (service.name, *service.processes()):
-            return service
-    names = [s.name for s in pipeline.services] + [p for s in pipeline.services for p in s.processes()]
-    raise unknown("service", target, dict.fromkeys(names))
-
-
-def _proxies(links: Sequence[str], broker: str, brokers: Sequence[str]) -> list[str]:
-    """The proxies of the links that lead to this broker (see `harness.topology.Link.proxies`)."""
-    number = "" if len(brokers) < 2 else f"@{brokers.index(broker) + 1}"
-    return [f"{link}{number}" for link in links]

@@ -14,6 +14,8 @@ import numpy as np
 class FaultWindow:
     """One fault as the history tells it. `start` and `end` in epoch seconds.
 
+    `service` is the one of which the target is a process, if it is.
+
     A fault that was never healed lasts as long as the history does, and `healed` is False.
 
     `at_start` and `at_end` hold what was observed when it was injected and when it was healed; `observations` is both
@@ -30,6 +32,7 @@ class FaultWindow:
     at_start: Mapping[str, Any] = field(default_factory=dict)
     at_end: Mapping[str, Any] = field(default_factory=dict)
     healed: bool = True
+    service: str = ""
 
 
 @dataclass(frozen=True)

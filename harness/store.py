@@ -474,6 +474,7 @@ class SavedRun:
                         index=index,
                         fault=str(record["fault"]),
                         target=target,
+                        service=processes_beside(self.meta, target)[0],
                         start=record["t"],
                         end=end,
                         params=params or {},
@@ -543,6 +544,15 @@ def _in_shape(frame: pl.DataFrame, schema: Mapping[str, Any], path: Path) -> pl.
     if holes:
         raise DamagedRun(f"{path}: the column(s) {', '.join(holes)} have empty values.")
     return frame
+
+
+def processes_beside(meta: Mapping[str, Any], process: str) -> tuple[str, list[str]]:
+    """The service of which a process has this name, and the names of all its processes; ("", []) if none has."""
+    for service in meta["pipeline"].get("services", []):
+        processes = service.get("processes", [service["name"]])
+        if process in processes:
+            return service["name"], processes
+    return "", []
 
 
 __all__ = [

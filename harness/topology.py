@@ -59,7 +59,7 @@ class Kafka(Service):
 
     def processes(self) -> list[str]:
         """The service's own name, or name-1 … name-n."""
-        return [self.name] if self.brokers == 1 else [f"{self.name}-{i}" for i in range(1, self.brokers + 1)]
+        return _numbered(self.name, self.brokers)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Worker:
 
     def instances(self) -> list[str]:
         """Names of the processes: the worker's own name, or name-1 … name-n for replicas."""
-        return [self.name] if self.replicas == 1 else [f"{self.name}-{i}" for i in range(1, self.replicas + 1)]
+        return _numbered(self.name, self.replicas)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Link:
     @property
     def proxies(self) -> list[str]:
         """Names of its proxies, in the order of the service's processes: the link's own, or name@1 … name@n."""
-        return [self.name] if self.processes == 1 else [f"{self.name}@{i}" for i in range(1, self.processes + 1)]
+        return _numbered(self.name, self.processes, "@")
 
 
 def link_of(proxy: str) -> str:
@@ -327,6 +327,13 @@ class Pipeline:
     def service(self, name: str) -> Service:
         return _find("service", name, self.services)
 
+    def service_of(self, process: str) -> Service:
+        """The service of that name, or the one of which a process has it."""
+        for service in self.services:
+            if process in (service.name, *service.processes()):
+                return service
+        raise unknown("service", process, {name for s in self.services for name in (s.name, *s.processes())})
+
     def worker(self, name: str) -> Worker:
         return _find("worker", name, self.workers)
 
@@ -491,6 +498,11 @@ class Pipeline:
 
 def _resources_of(service: Service) -> list[str]:
     return [n for a in ("topics", "subscriptions", "tables", "databases") for n in getattr(service, a, ())]
+
+
+def _numbered(name: str, count: int, mark: str = "-") -> list[str]:
+    """Names of so many of a kind: that of one is its own."""
+    return [name] if count == 1 else [f"{name}{mark}{i}" for i in range(1, count + 1)]
 
 
 def _find(kind: str, name: str, things: Iterable[Any]) -> Any:

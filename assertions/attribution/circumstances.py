@@ -5,7 +5,7 @@ Everything here was observed: ends and starts stand in the history, committed of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,13 +86,7 @@ def aims_at(window: FaultWindow, step: Step) -> bool:
     names = {step.worker, *step.instances, *step.links, *(link.rpartition("->")[2] for link in step.links)}
     if step.worker is not None:
         names |= {f"{step.worker}->{link.rpartition('->')[2]}" for link in step.links}
-    return _at(window, names) or not names.isdisjoint(links_of(window))
-
-
-def _at(window: FaultWindow, names: Collection[str | None]) -> bool:
-    """Whether one of the names is the fault's target; a broker stands for its service."""
-    broker_of = window.target.rpartition("-")[0] if window.fault == "kill_broker" else None
-    return window.target in names or (broker_of is not None and broker_of in names)
+    return not names.isdisjoint({window.target, window.service, *links_of(window)})
 
 
 def links_of(window: FaultWindow) -> set[str]:
@@ -111,7 +105,7 @@ def on_link(window: FaultWindow, step: Step) -> bool:
         return False
     service = step.write_link.rpartition("->")[2]
     own = {step.write_link, service, *(link for link in step.links if link.endswith(f"->{service}"))}
-    return _at(window, own) or not own.isdisjoint(links_of(window))
+    return not own.isdisjoint({window.target, window.service, *links_of(window)})
 
 
 def in_force(run: SavedRun, step: Step) -> list[FaultWindow]:

@@ -259,6 +259,7 @@ def test_lost_while_a_link_was_cut(tmp_path: Path) -> None:
 def test_lost_while_a_broker_of_where_it_was_written_was_killed(tmp_path: Path, target: str, named: bool) -> None:
     """A broker stands for its service; one of another service does not."""
     world = Fire(quiet=True)
+    world.services = [{"name": "kafka", "processes": ["kafka-1", "kafka-2"]}]
     world.fault("kill_broker", target, 5.0, 6.0, killed={target: {"pid": 3, "status": -9}})
     world.hold("intermediate", 5.0, 6.05)
     world.lose("intermediate", world.just_at("source", 5.4))
