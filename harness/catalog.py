@@ -85,7 +85,7 @@ def scenarios() -> dict[str, Scenario]:
         partition("converter->pubsub").at(9).lasting(1.5),
         partition("aggregator->bigtable").at(15.5).lasting(1.5),
         kill("aggregator").at(20),  # not before it is back at work after the cut, on a slow machine too
-        kill("converter").at(21),  # not earlier: what it does not publish the faults before would not find
+        kill("converter").at(21),  # last: while it is away the aggregator has nothing to do
     )
     found = [
         Scenario(
@@ -265,10 +265,10 @@ def fitted(base: Scenario, other: Pipeline) -> Scenario:
     counts = {w.name: w.replicas for w in base.pipeline.workers if w.replicas > 1 and w.name in there}
     if counts:
         other = other.replicas(**counts)
-    kafkas = {s.name for s in other.services if isinstance(s, Kafka)}
-    brokers = {s.name: s.brokers for s in base.pipeline.services if isinstance(s, Kafka) and s.brokers > 1}
-    if brokers.keys() & kafkas:
-        other = other.brokers(**{name: count for name, count in brokers.items() if name in kafkas})
+    there = {s.name for s in other.services if isinstance(s, Kafka)}
+    services = [s for s in base.pipeline.services if isinstance(s, Kafka) and s.name in there]
+    if counts := {s.name: s.brokers for s in services if s.brokers > 1}:
+        other = other.brokers(**counts)
     hops = {h.name for h in other.hops}
     same = all(a.params().get("hop", other.source.name) in hops for a in base.assertions)
     if other.batch is None or other.sink is None:

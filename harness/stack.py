@@ -29,6 +29,7 @@ from harness.topology import (
     Hop,
     Kafka,
     KafkaHop,
+    Link,
     Pipeline,
     PubSub,
     PubSubHop,
@@ -162,14 +163,17 @@ class Stack:
 
     def kill_service(self, process: str) -> dict[str, Any]:
         """SIGKILL to a process of a service; returns when it has ended."""
-        if process in self.site.existing:
-            raise HarnessFault(f"{process} was there before this run, and is not ended by it")
-        child, _ = self._children[process]
+        child = self._child(process)
         with self._lock:
             self._asked.add(child.pid)
         self.site.children.stop_now(child.pid)
         ended = self.site.children.ended(child.pid)
         return {"pid": child.pid, "status": ended.status if ended else None}
+
+    def _child(self, process: str) -> Child:
+        if process in self.site.existing:
+            raise HarnessFault(f"{process} was there before this run, and is neither ended nor paused by it")
+        return self._children[process][0]
 
     def start_service(self, process: str) -> dict[str, Any]:
         """Starts a process of a service again that was killed; returns when it answers."""
@@ -183,9 +187,7 @@ class Stack:
 
     def signal_service(self, process: str, number: int) -> dict[str, Any]:
         """SIGSTOP or SIGCONT to a process of a service; returns once the kernel says that it is so (2 s at most)."""
-        if process in self.site.existing:
-            raise HarnessFault(f"{process} was there before this run, and is not paused by it")
-        child, _ = self._children[process]
+        child = self._child(process)
         self.site.children.signal(child.pid, number)
         deadline = time.monotonic() + 2.0
         wanted = number == signal.SIGSTOP
@@ -216,7 +218,7 @@ class Stack:
 
     def probe(self, link_name: str) -> float | None:
         """Seconds until the service answered through this link; None if none of its processes did."""
-        link = next(link for link in self.links if link.name == link_name)
+        link = self._link(link_name)
         return self._ask(link.service, [self.site.doors[proxy].harness for proxy in link.proxies])
 
     def ask(self, service: str) -> float | None:
@@ -250,8 +252,10 @@ class Stack:
 
     def address(self, worker: str, service: str) -> str:
         """Where a worker finds a service: the doors of its own link."""
-        link = next(link for link in self.links if link.name == f"{worker}->{service}")
-        return ",".join(self.site.doors[proxy].client for proxy in link.proxies)
+        return ",".join(self.site.doors[proxy].client for proxy in self._link(f"{worker}->{service}").proxies)
+
+    def _link(self, name: str) -> Link:
+        return next(link for link in self.links if link.name == name)
 
     def names(self, run: str) -> dict[str, str]:
         """The run's own name of every topic, subscription, table and database."""

@@ -50,8 +50,8 @@ class DockerSite:
         self._workers: dict[str, WorkerContainer] = {}
         self._ports: dict[tuple[str, str], Port] = {}
         self._numbers = itertools.count(9001)
-        self._links = [proxy for link in pipeline.links() for proxy in link.proxies]
-        self._services = [p for s in pipeline.services if not isinstance(s, Sqlite) for p in s.processes()]
+        self._proxies = [proxy for link in pipeline.links() for proxy in link.proxies]
+        self._processes = [p for s in pipeline.services if not isinstance(s, Sqlite) for p in s.processes()]
         self._outside: dict[int, int] = {}
         self._directs: dict[str, tuple[int, Port]] = {}
         self.doors: Mapping[str, Door] = {}
@@ -59,8 +59,8 @@ class DockerSite:
 
     def start_toxiproxy(self, log: Path, on_exit: OnExit) -> Child:
         inside = [API_PORT]
-        inside += [FIRST_DOOR + i for i in range(len(self._links))]
-        inside += [FIRST_STANDING + i for i in range(len(self._services))]
+        inside += [FIRST_DOOR + i for i in range(len(self._proxies))]
+        inside += [FIRST_STANDING + i for i in range(len(self._processes))]
         image = self._images["toxiproxy"]
         container, child = self._containers.run(
             image.ref,
@@ -79,13 +79,13 @@ class DockerSite:
             self._containers.stop_now(child.pid)  # it has ended, and its last lines are in the log once that is told
             raise died("toxiproxy", self.versions()["toxiproxy"], self._containers.ended(child.pid), log)
         self.toxiproxy = ToxiproxyServer("127.0.0.1", self._outside[API_PORT])
-        self.doors = {link: self._door(link, FIRST_DOOR + i) for i, link in enumerate(self._links)}
+        self.doors = {proxy: self._door(proxy, FIRST_DOOR + i) for i, proxy in enumerate(self._proxies)}
         return child
 
-    def _door(self, link: str, port: int) -> Door:
+    def _door(self, proxy: str, port: int) -> Door:
         outside = f"127.0.0.1:{self._outside[port]}"
         # The load is the harness's own process, on this side of the network.
-        return Door(f"0.0.0.0:{port}", outside if link.startswith("load->") else f"{TOXIPROXY}:{port}", outside)
+        return Door(f"0.0.0.0:{port}", outside if proxy.startswith("load->") else f"{TOXIPROXY}:{port}", outside)
 
     def port(self, process: str, what: str) -> Port:
         if (process, what) not in self._ports:
@@ -94,7 +94,7 @@ class DockerSite:
         return self._ports[process, what]
 
     def direct(self, process: str, port: Port) -> str:
-        inside = FIRST_STANDING + self._services.index(process)
+        inside = FIRST_STANDING + self._processes.index(process)
         self._directs[process] = (inside, port)
         return f"127.0.0.1:{self._outside[inside]}"
 
@@ -183,7 +183,7 @@ class DockerSite:
         return {image.kind: f"{image.version} ({image.ref})" for image in self._images.values()}
 
     def meter(self) -> ContainerMeter:
-        return ContainerMeter(self._containers, self._images["worker"].ref, self._made[TOXIPROXY], self._links)
+        return ContainerMeter(self._containers, self._images["worker"].ref, self._made[TOXIPROXY], self._proxies)
 
     def close(self) -> None:
         self._containers.remove(list(self._made.values()), self._network)
@@ -192,9 +192,9 @@ class DockerSite:
 class ContainerMeter:
     """The link meter in Toxiproxy's network namespace, read from the output of its container (see harness.linkmeter)."""
 
-    def __init__(self, containers: Containers, image: str, beside: str, links: list[str]) -> None:
+    def __init__(self, containers: Containers, image: str, beside: str, proxies: list[str]) -> None:
         self._containers = containers
-        doors = {link: FIRST_DOOR + i for i, link in enumerate(links)}
+        doors = {proxy: FIRST_DOOR + i for i, proxy in enumerate(proxies)}
         self._latest: dict[str, Flow] = {}
         self._at = 0.0
         self._container, self._there = "", threading.Event()

@@ -266,8 +266,7 @@ class SinkTap:
         self._moved = time.monotonic()
         self._known_until = 0.0
         self._error: str | None = None
-        self._hurried = False
-        self._wake = threading.Event()
+        self._hurry = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name=f"tap-{hop}", daemon=True)
 
@@ -276,8 +275,7 @@ class SinkTap:
 
     def hurry(self) -> None:
         """From now on, the present rest included, rest only as long as a reading takes: somebody waits for the result."""
-        self._hurried = True
-        self._wake.set()
+        self._hurry.set()
 
     def _poll(self) -> None:
         while not self._stop.is_set():
@@ -294,10 +292,10 @@ class SinkTap:
             took = time.monotonic() - start
             if self._counted == 0:
                 self._stop.wait(0.05)
-            elif self._hurried:
+            elif self._hurry.is_set():
                 self._stop.wait(max(0.2, took))
             else:
-                self._wake.wait(max(1.0, 8 * took))
+                self._hurry.wait(max(1.0, 8 * took))
 
     def _total(self, cells: Iterable[CountedCell]) -> int:
         return sum(c.count for c in cells if (c.dimension, c.window_s) == self._first)
@@ -345,7 +343,7 @@ class SinkTap:
 
     def abandon(self) -> None:
         self._stop.set()
-        self._wake.set()
+        self._hurry.set()
 
     @staticmethod
     def _summed(reading: SinkReading) -> pl.DataFrame:

@@ -99,7 +99,6 @@ class KafkaServer:
         advertised = {"INNER": broker.inner.reach, "DIRECT": broker.direct}
         for i, (proxy, port) in enumerate(broker.listeners.values()):
             ports[f"L{i}"], advertised[f"L{i}"] = port, self._site.doors[proxy].client
-        several = len(self.brokers) > 1
         replicas, majority = len(self.brokers), len(self.brokers) // 2 + 1
         settings = {
             "process.roles": "broker,controller",
@@ -115,7 +114,7 @@ class KafkaServer:
             "default.replication.factor": f"{replicas}",
             "min.insync.replicas": f"{majority}",
             # How long the others wait before they take over what a silent broker leads.
-            "broker.session.timeout.ms": "3000" if several else "2000",
+            "broker.session.timeout.ms": "3000" if replicas > 1 else "2000",
             "broker.heartbeat.interval.ms": "300",
             "group.initial.rebalance.delay.ms": "0",
             "group.min.session.timeout.ms": "1000",

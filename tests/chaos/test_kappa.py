@@ -139,6 +139,6 @@ def test_two_replicas_of_each_worker_count_every_event_once(gauntlet: Gauntlet) 
 
 @pytest.mark.longer
 def test_a_lost_broker_of_three_loses_nothing(gauntlet: Gauntlet) -> None:
-    """It is alone for a second before it dies, so what it holds then must not have been trusted; `acks-one` does."""
+    """It is alone for a moment before it dies; who trusts what it alone has, as `acks-one` does, loses that."""
     run = gauntlet.scenario(catalog.scenario("broker-loss")).check()
     assert [proof["fault"] for proof in run.verdict["faults"]] == ["partition", "pause", "kill_broker"]

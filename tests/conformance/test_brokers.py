@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -31,7 +31,7 @@ print(sorted(f"{b.host}:{b.port}" for b in AdminClient({"bootstrap.servers": sys
 
 
 @pytest.fixture(scope="module")
-def cluster(backend: str, sessions: Callable[[str], Session]) -> Iterator[Stack]:
+def cluster(backend: str) -> Iterator[Stack]:
     """Taken away with the last of these tests: three brokers are a load for all others."""
     if backend == "external":
         pytest.skip("three brokers of our own are not there already")
@@ -129,8 +129,7 @@ def test_the_flow_is_told_of_the_link_and_of_each_of_its_proxies(cluster: Stack,
         proxies = cluster.links[0].proxies
         before = meter.sample()
         assert {"load->kafka", *proxies} <= before.keys()
-        settings = {"bootstrap.servers": cluster.address("load", "kafka"), "log_level": 0}
-        producer = Producer(settings)
+        producer = Producer({"bootstrap.servers": cluster.address("load", "kafka"), "log_level": 0})
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             for i in range(300):

@@ -255,11 +255,11 @@ def test_lost_while_a_link_was_cut(tmp_path: Path) -> None:
     ) in text
 
 
-@pytest.mark.parametrize(("target", "named"), [("kafka-2", True), ("kafka", True), ("kafkaesque-2", False)])
+@pytest.mark.parametrize(("target", "named"), [("kafka-2", True), ("kafka", True), ("kafka-9", False)])
 def test_lost_while_a_broker_of_where_it_was_written_was_killed(tmp_path: Path, target: str, named: bool) -> None:
-    """A broker stands for its service; one of another service does not."""
+    """A broker stands for its service; another service does not, however it is named."""
     world = Fire(quiet=True)
-    world.services = [{"name": "kafka", "processes": ["kafka-1", "kafka-2"]}]
+    world.services = [{"name": "kafka", "processes": ["kafka-1", "kafka-2"]}, {"name": "kafka-9"}]
     world.fault("kill_broker", target, 5.0, 6.0, killed={target: {"pid": 3, "status": -9}})
     world.hold("intermediate", 5.0, 6.05)
     world.lose("intermediate", world.just_at("source", 5.4))
