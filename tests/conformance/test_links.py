@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 import requests
+from advertised import brokers_told
 from confluent_kafka.admin import AdminClient
 
 import harness.toxiproxy
-from harness.backends.base import Exit
 from harness.errors import HarnessFault
 from harness.stack import Stack
-from harness.topology import Worker
 from harness.toxiproxy import Toxic, ToxiproxyServer, parse_counters
 from pipelines_under_test.kappa.pipeline import kappa
 
@@ -38,26 +34,11 @@ def test_a_cut_link_stops_and_no_other(stack: Stack, link: str) -> None:
     assert stack.probe(link) is not None
 
 
-BROKERS = """
-import sys
-from confluent_kafka.admin import AdminClient
-print([f"{b.host}:{b.port}" for b in AdminClient({"bootstrap.servers": sys.argv[1]}).list_topics(timeout=20).brokers.values()])
-"""
-
-
 @pytest.mark.parametrize("link", [link for link in LINKS if link.endswith("->kafka")])
 def test_a_client_of_a_link_learns_no_address_but_its_proxy(stack: Stack, link: str, tmp_path: Path) -> None:
     """Kafka tells a client where to go on; here it must be told the proxy again (testcontainers-java #2073)."""
-    client, log = stack.site.doors[link].client, tmp_path / "log"
-    if link.startswith("load->"):  # the load is here, workers are where the backend puts them
-        told = subprocess.check_output([sys.executable, "-c", BROKERS, client], text=True, timeout=60)
-    else:
-        ended: Future[Exit] = Future()
-        start, _ = stack.site.launch("asker", Worker("asker", ["{python}", "-c", BROKERS, client]), {}, log)
-        start(ended.set_result)
-        assert ended.result(60).status == 0, log.read_text()
-        told = log.read_text()
-    assert told.strip() == f"['{client}']"
+    worker = link.partition("->")[0]
+    assert brokers_told(stack, worker, tmp_path / "log") == [stack.site.doors[link].client]
 
 
 def test_a_toxic_does_what_it_says_and_its_removal_ends_it(stack: Stack) -> None:
