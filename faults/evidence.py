@@ -78,9 +78,14 @@ def typical_rate(run: SavedRun, link: str, start: float, end: float) -> float:
 
 
 def connections(run: SavedRun, link: str, start: float, end: float) -> tuple[int, int]:
-    """(least, most) connections of a link in the samples between two moments."""
+    """(least, most) connections of a link in the samples between two moments.
+
+    Raises NotObserved where there are none: that nobody looked does not mean that there was no connection.
+    """
     inside = _samples(run, link).filter(pl.col("t").is_between(start, end))["connections"]
-    return (int(inside.min()), int(inside.max())) if len(inside) else (0, 0)  # type: ignore[arg-type]
+    if inside.is_empty():
+        raise NotObserved(f"{link} was not measured then")
+    return int(inside.min()), int(inside.max())  # type: ignore[arg-type]
 
 
 def idle_rate(run: SavedRun, link: str, ways: Sequence[str] = ("requests", "responses")) -> float:

@@ -501,6 +501,18 @@ def test_one_of_several_brokers_is_proven_dead_by_the_links_that_led_to_it() -> 
     assert (awake.bit, awake.reason) == (False, "not proven: the kernel showed kafka-3 as sleeping")
 
 
+DEAD = {**BROKER, "killed": {"kafka": {"pid": 1, "status": -9, "at": START + 0.1}}}
+
+
+@pytest.mark.parametrize(("fault", "seen"), [("kill_broker", DEAD), ("partition", CUT)])
+def test_that_nobody_looked_is_no_proof_that_connections_were_gone(fault: str, seen: Mapping[str, Any]) -> None:
+    """The last measurement before the fault, the next one after it."""
+    run = recorded()
+    gap = ~pl.col("t").is_between(START + 0.05, END + 0.05)
+    with pytest.raises(NotObserved, match="was not measured"):
+        evidence_of(dataclasses.replace(run, links=run.links.filter(gap)), window(fault, **seen))  # type: ignore[arg-type]
+
+
 def test_a_schedule_is_flat_and_in_the_order_of_time() -> None:
     made = schedule(partition(LINK).at(3), kill("converter").at(1).repeated(3, every=2))
     assert [(f.name, f.start) for f in made] == [("kill", 1), ("partition", 3), ("kill", 3), ("kill", 5)]
