@@ -57,11 +57,14 @@ class Processes:
         cwd: Path | str | None = None,
         on_exit: Callable[[Exit], None] | None = None,
     ) -> Child:
-        """Starts a process in a group of its own; its output goes to the end of `log`. Raises HarnessFault."""
+        """Starts a process in a group of its own; its output goes to the end of `log`. Raises HarnessFault.
+
+        Its temporary files go where the harness has its own, and with them: one that is killed removes none.
+        """
         answer = self._ask(
             spawn={
                 "argv": [str(a) for a in argv],
-                "env": dict(env if env is not None else os.environ),
+                "env": {**(env if env is not None else os.environ), "TMPDIR": str(self.temp)},
                 "cwd": str(cwd) if cwd else None,
                 "log": str(log),
             }

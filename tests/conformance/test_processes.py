@@ -51,6 +51,20 @@ def test_an_exit_is_told_with_its_signal(processes: Processes, tmp_path: Path) -
     assert not processes.signal(child.pid, signal.SIGKILL), "a process that was reaped must not be signalled again"
 
 
+def test_what_a_killed_process_left_in_its_temp_folder_goes_with_the_harness(tmp_path: Path) -> None:
+    """Beam makes a folder for each pipeline and removes it only at a good end."""
+    made = Processes()
+    try:
+        child = made.spawn(["sh", "-c", "mktemp -d; sleep 60"], tmp_path / "log")
+        assert wait_for(lambda: (tmp_path / "log").read_text().endswith("\n"))
+        left = Path((tmp_path / "log").read_text().strip())
+        made.stop_now(child.pid)
+        assert left.is_dir()
+    finally:
+        made.close()
+    assert not left.exists()
+
+
 def test_output_goes_to_the_log_and_the_status_is_told(processes: Processes, tmp_path: Path) -> None:
     child = processes.spawn(["sh", "-c", "echo out; echo err >&2; exit 7"], tmp_path / "log")
     assert wait_for(lambda: processes.ended(child.pid))
