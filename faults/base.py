@@ -116,7 +116,10 @@ class Fault:
     # -- writing a schedule --------------------------------------------------------------------------------------
 
     def at(self, start: float) -> Self:
-        """The same fault, injected `start` seconds after the first event."""
+        """The same fault, injected `start` seconds after the first event.
+
+        If its target is not at work then, as soon as it is, but no more than 10 s later.
+        """
         return dataclasses.replace(self, start=start)
 
     def lasting(self, seconds: float) -> Self:
@@ -155,6 +158,14 @@ class Fault:
     def targets(self, pipeline: Pipeline) -> list[str]:
         """What the target's name stands for: names of processes, links, services or subscriptions."""
         raise NotImplementedError
+
+    def works_on(self, pipeline: Pipeline) -> list[list[str]]:
+        """For each target the links that show whether it is at work; none if it need not be.
+
+        The injection is put off until each target is, within bounds: on a busy machine a worker that was killed takes
+        long to return, and a fault on something idle proves nothing.
+        """
+        return []
 
     def inject(self, system: System, targets: Sequence[str]) -> Observations:
         raise NotImplementedError
@@ -209,6 +220,9 @@ class WorkerFault(Fault):
     def targets(self, pipeline: Pipeline) -> list[str]:
         return workers_named(pipeline, self.target)
 
+    def works_on(self, pipeline: Pipeline) -> list[list[str]]:
+        return [[link.name for link in pipeline.links() if link.worker == i] for i in self.targets(pipeline)]
+
 
 @dataclass(frozen=True)
 class LinkFault(Fault):
@@ -218,3 +232,6 @@ class LinkFault(Fault):
 
     def targets(self, pipeline: Pipeline) -> list[str]:
         return links_named(pipeline, self.target)
+
+    def works_on(self, pipeline: Pipeline) -> list[list[str]]:
+        return [[link] for link in self.targets(pipeline)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from faults.base import Evidence, Observations, System, WorkerFault
-from faults.evidence import BEFORE_S, any_at_work, flow, in_force, links_of_worker, verdict_of, waiting_work
+from faults.evidence import any_at_work_before, flow, in_force, links_of_worker, verdict_of, waiting_work
 
 if TYPE_CHECKING:
     from harness.store import FaultWindow, SavedRun
@@ -44,7 +44,7 @@ class Disconnect(WorkerFault):
         figures: dict[str, object] = {}
         for instance, connected in window.observations.get("connected", {}).items():
             links = links_of_worker(run, instance)
-            busy, rates = any_at_work(run, links, window.start - BEFORE_S, window.start)
+            busy, rates = any_at_work_before(run, links, window.start)
             sent = sum(flow(run, link, *in_force(window))["requests"] for link in links)
             waited = waiting_work(run, instance, window.start, window.end)
             figures[instance] = {"sent_bytes": sent, "waiting": waited, "before": rates}

@@ -24,6 +24,8 @@ WORK_BYTES_PER_S = 300
 BLIND_AFTER_S = 2.0
 #: How far back "just before" reaches, in seconds.
 BEFORE_S = 1.5
+#: So long no process carries anything after its start; the sample before that may still be of the one before it.
+STARTS_S = 0.2
 
 
 def evidence_of(run: SavedRun, window: FaultWindow) -> Evidence:
@@ -119,8 +121,18 @@ def at_work(run: SavedRun, link: str, start: float, end: float) -> tuple[bool, d
     return rate > 2 * idle + WORK_BYTES_PER_S, {"bytes_per_s": round(rate), "idle_bytes_per_s": round(idle)}
 
 
-def any_at_work(run: SavedRun, links: Iterable[str], start: float, end: float) -> tuple[bool, dict[str, object]]:
-    found = {link: at_work(run, link, start, end) for link in links}
+def at_work_before(run: SavedRun, link: str, moment: float) -> tuple[bool, dict[str, float]]:
+    """The same for the moments just before one, as far as the link's worker was the process that it then was: what an
+    earlier one carried says nothing of one that has only just been started."""
+    begin = moment - BEFORE_S
+    for record in run.history:
+        if record["kind"] == "worker-start" and link.startswith(f"{record['worker']}->") and record["t"] <= moment:
+            begin = max(begin, record["t"] + STARTS_S)
+    return at_work(run, link, min(begin, moment), moment)
+
+
+def any_at_work_before(run: SavedRun, links: Iterable[str], moment: float) -> tuple[bool, dict[str, object]]:
+    found = {link: at_work_before(run, link, moment) for link in links}
     return any(ok for ok, _ in found.values()), {link: figures for link, (_, figures) in found.items()}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from faults.base import Evidence, Fault, Observations, System
-from faults.evidence import BEFORE_S, any_at_work, connections, verdict_of
+from faults.evidence import BEFORE_S, any_at_work_before, connections, verdict_of
 from harness.store import processes_beside
 from harness.topology import Link, Pipeline, UsageError
 
@@ -85,7 +85,7 @@ class KillBroker(Fault):
             service, brokers = processes_beside(run.meta, broker)
             own = [link for link in run.meta["pipeline"]["links"] if link["service"] == service]
             links = [Link(link["worker"], service, len(brokers)) for link in own]
-            busy, rates = any_at_work(run, [link.name for link in links], window.start - BEFORE_S, window.start)
+            busy, rates = any_at_work_before(run, [link.name for link in links], window.start)
             dead = float(seen.get("at", window.start))
             closed = sum(
                 connections(run, proxy, window.start - BEFORE_S, window.start)[1] > 0

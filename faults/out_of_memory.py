@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from faults.base import Evidence, Observations, System, WorkerFault
-from faults.evidence import BEFORE_S, any_at_work, links_of_worker, restarts, verdict_of, waiting_work
+from faults.evidence import any_at_work_before, links_of_worker, restarts, verdict_of, waiting_work
 
 if TYPE_CHECKING:
     from harness.store import FaultWindow, SavedRun
@@ -57,7 +57,7 @@ class OutOfMemory(WorkerFault):
         figures: dict[str, object] = {}
         for instance, seen in window.observations.get("killed", {}).items():
             ended, started = restarts(run, instance, seen["pid"], window.start)
-            busy, rates = any_at_work(run, links_of_worker(run, instance), window.start - BEFORE_S, window.start)
+            busy, rates = any_at_work_before(run, links_of_worker(run, instance), window.start)
             waited = waiting_work(run, instance, window.start - 1, (started["t"] if started else window.end) + 1)
             killed = ended is not None and bool(ended.get("oom_killed"))
             figures[instance] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from faults.base import Evidence, LinkFault, Observations, System
-from faults.evidence import BEFORE_S, at_work, connections, flow, in_force, verdict_of
+from faults.evidence import BEFORE_S, at_work_before, connections, flow, in_force, verdict_of
 
 if TYPE_CHECKING:
     from harness.store import FaultWindow, SavedRun
@@ -44,7 +44,7 @@ class Partition(LinkFault):
         proofs: list[tuple[bool, str]] = []
         figures: dict[str, object] = {}
         for link in window.observations.get("links", []):
-            busy, rates = at_work(run, link, window.start - BEFORE_S, window.start)
+            busy, rates = at_work_before(run, link, window.start)
             before = connections(run, link, window.start - BEFORE_S, window.start)[1]
             during = connections(run, link, *in_force(window))[1]
             moved = flow(run, link, *in_force(window))
@@ -99,7 +99,7 @@ class BlackHole(LinkFault):
         proofs: list[tuple[bool, str]] = []
         figures: dict[str, object] = {}
         for link in window.observations.get("links", []):
-            busy, rates = at_work(run, link, window.start - BEFORE_S, window.start)
+            busy, rates = at_work_before(run, link, window.start)
             moved = flow(run, link, *in_force(window))
             sent = flow(run, link, window.start, window.end)["requests"]
             before = window.observations.get("eaten_before", {}).get(link, {})

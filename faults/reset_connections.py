@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from faults.base import Evidence, LinkFault, Observations, System
-from faults.evidence import BEFORE_S, at_work, flow, measured_until, verdict_of
+from faults.evidence import at_work_before, flow, measured_until, verdict_of
 
 if TYPE_CHECKING:
     from harness.store import FaultWindow, SavedRun
@@ -38,7 +38,7 @@ class ResetConnections(LinkFault):
         proofs: list[tuple[bool, str]] = []
         figures: dict[str, object] = {}
         for link in window.observations.get("links", []):
-            busy, rates = at_work(run, link, window.start - BEFORE_S, window.start)
+            busy, rates = at_work_before(run, link, window.start)
             moved = flow(run, link, window.start - 0.1, window.end + 0.3)
             later = flow(run, link, window.start, min(window.end + 5, measured_until(run, link)))
             figures[link] = {"closed": moved["closed"], "opened": later["opened"], "before": rates}

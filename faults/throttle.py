@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from faults.base import Evidence, Observations, System, WorkerFault
-from faults.evidence import BEFORE_S, any_at_work, links_of_worker, verdict_of
+from faults.evidence import any_at_work_before, links_of_worker, verdict_of
 from harness.topology import Pipeline, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Throttle(WorkerFault):
         figures: dict[str, object] = {}
         before = window.observations.get("throttled_before", {})
         for instance, after in window.observations.get("throttled_after", {}).items():
-            busy, rates = any_at_work(run, links_of_worker(run, instance), window.start - BEFORE_S, window.start)
+            busy, rates = any_at_work_before(run, links_of_worker(run, instance), window.start)
             periods = after - before.get(instance, after)
             least = max(1, int(window.end - window.start))
             figures[instance] = {"throttled_periods": periods, "before": rates}

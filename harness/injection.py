@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from faults.base import Container, Fault, Observations
+from faults.evidence import STARTS_S
+from harness.activity import Activity
 from harness.errors import HarnessFault
 from harness.history import History
 from harness.stack import Stack
@@ -15,6 +18,8 @@ from harness.topology import Pipeline, PubSub
 
 #: How long a killed worker may take until it runs again before the fault is told as not healed.
 BACK_WITHIN_S = 60.0
+#: How long a fault waits for its target to be at work before it is injected all the same.
+AT_WORK_WITHIN_S = 10.0
 
 
 class LiveSystem:
@@ -23,6 +28,7 @@ class LiveSystem:
     def __init__(
         self, pipeline: Pipeline, stack: Stack, supervisor: Supervisor, history: History, names: Mapping[str, str]
     ) -> None:
+        self.activity = Activity()
         self._pipeline, self._stack, self._supervisor = pipeline, stack, supervisor
         self._history, self._names = history, names
         self.ending = threading.Event()
@@ -34,6 +40,16 @@ class LiveSystem:
 
     def wait(self, seconds: float) -> bool:
         return not self.ending.wait(max(0.0, seconds))
+
+    def at_work(self, links: Sequence[str]) -> bool:
+        """Whether any of them carries work right now, by the processes that their workers now are."""
+        since: dict[str, float] = {}
+        for record in list(self._history.records):
+            if record["kind"] == "worker-start":
+                since[record["worker"]] = record["t"] + STARTS_S
+            elif record["kind"] == "worker-exit":
+                since[record["worker"]] = math.inf
+        return any(self.activity.at_work(link, since.get(link.split("->")[0], 0.0)) for link in links)
 
     def signal_worker(self, instance: str, number: int, restart: bool) -> Observations:
         return self._supervisor.signal(instance, number, restart)
@@ -107,10 +123,10 @@ class Injection:
     """Runs a schedule. A fault that cannot be done or healed is told in the history and raised at the end."""
 
     def __init__(self, schedule: Sequence[Fault], system: LiveSystem, pipeline: Pipeline, history: History) -> None:
-        self._system, self._history = system, history
+        self._system, self._pipeline, self._history = system, pipeline, history
         self._errors: list[str] = []
         self._threads = [
-            threading.Thread(target=self._one, args=(i, fault, fault.targets(pipeline)), name=f"fault-{i}", daemon=True)
+            threading.Thread(target=self._one, args=(i, fault), name=f"fault-{i}", daemon=True)
             for i, fault in enumerate(schedule)
         ]
         self._t0 = 0.0
@@ -134,9 +150,10 @@ class Injection:
         if self._errors and not at_once:
             raise HarnessFault("; ".join(self._errors))
 
-    def _one(self, index: int, fault: Fault, targets: Sequence[str]) -> None:
-        if not self._system.wait(self._t0 + fault.start - self._system.now()):
+    def _one(self, index: int, fault: Fault) -> None:
+        if not self._system.wait(self._t0 + fault.start - self._system.now()) or not self._wait_for_work(fault):
             return
+        targets = fault.targets(self._pipeline)
         told = {"index": index, "fault": fault.name, "target": fault.target}
         seen: Observations = {}
         try:
@@ -156,6 +173,20 @@ class Injection:
             self._history.add("fault-end", t=end, **told, released=released, **seen, **healed)
         except Exception as error:
             self._failed(fault, "healed", error)
+
+    def _wait_for_work(self, fault: Fault) -> bool:
+        """Until what the fault acts on is at work, or the time for that is over; False if the run is being ended."""
+        begin = self._system.now()
+        needed = fault.works_on(self._pipeline)
+        while idle := [links for links in needed if not self._system.at_work(links)]:
+            if self._system.now() - begin > AT_WORK_WITHIN_S:
+                break
+            if not self._system.wait(0.1):
+                return False
+        if (waited := self._system.now() - begin) > 0.1:
+            what = "its target was not at work" + (", and still is not" if idle else "")
+            self._history.add("note", text=f"{fault.describe()} was put off by {waited:.1f} s: {what}")
+        return True
 
     def _failed(self, fault: Fault, what: str, error: Exception) -> None:
         text = f"the fault {fault.describe()} could not be {what}: {error}"

@@ -68,7 +68,7 @@ class Run:
         self.supervisor = Supervisor(stack.site.children, history)
         self.taps: dict[str, Tap] = {}
         self.system = LiveSystem(self.pipeline, stack, self.supervisor, history, self.names)
-        self.sampler = Sampler(stack.site.meter(), self.taps, history, self._groups())
+        self.sampler = Sampler(stack.site.meter(), self.taps, history, self._groups(), self.system.activity)
         self.system.before_return = self.sampler.before_return
         self.watch = Watch({s: partial(stack.ask, s) for s in stack.site.existing if s in stack.servers}, history)
         self.injection = Injection(scenario.faults, self.system, self.pipeline, history)

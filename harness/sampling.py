@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from harness.activity import Activity
 from harness.backends.base import Meter
 from harness.history import History
 from harness.services.base import Tap
@@ -39,6 +40,7 @@ class Sampler:
         taps: Mapping[str, Tap],
         history: History,
         groups: Mapping[tuple[str, str], AskCommitted] | None = None,
+        activity: Activity | None = None,
     ) -> None:
         self._meter = meter
         self._groups = dict(groups or {})
@@ -47,6 +49,7 @@ class Sampler:
         self._asking = threading.Thread(target=self._ask, name="commits", daemon=True)
         self._taps, self._history = taps, history
         self._links: list[tuple[Any, ...]] = []
+        self._activity = activity or Activity()
         self._progress: list[tuple[Any, ...]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="sampler", daemon=True)
@@ -93,6 +96,7 @@ class Sampler:
                 try:
                     for link, f in self._meter.sample().items():
                         self._links.append((now, link, f.connections, f.opened, f.closed, f.requests, f.responses))
+                        self._activity.add(now, link, f.requests + f.responses)
                 except OSError as error:
                     metering = False
                     self._history.add("error", text=f"links cannot be measured on this machine: {error}")

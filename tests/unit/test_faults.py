@@ -295,6 +295,20 @@ def test_of_several_redeliveries_each_is_measured_by_itself(again: float, bit: b
     assert verdicts[1].figures["aggregator"]["bytes_a_message"] == pytest.approx(1000, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    "case", ["kill", "pause", "out_of_memory", "throttle", "disconnect", "partition", "black_hole"]
+)
+@pytest.mark.parametrize(("ago", "bit"), [(0.1, False), (0.2, False), (1.0, True)])
+def test_what_an_earlier_process_of_the_worker_did_is_no_work_of_this_one(case: str, ago: float, bit: bool) -> None:
+    """It was started again `ago` seconds before; the one before it was at work until then."""
+    fault, seen, how = BITTEN[case]
+    run = recorded(**how)
+    run.history.append({"t": START - ago, "kind": "worker-start", "worker": "converter", "pid": 1})
+    run.history.append({"t": START - 0.1, "kind": "worker-start", "worker": "preprocessor", "pid": 7})
+    evidence = evidence_of(run, window(fault, **seen))  # type: ignore[arg-type]
+    assert evidence.bit is bit, evidence.reason
+
+
 @pytest.mark.parametrize("fault", ["partition", "bandwidth", "pause"])
 def test_a_link_that_was_not_measured_meanwhile_proves_nothing(fault: str) -> None:
     """Sampling that broke off looks like a link that fell silent."""

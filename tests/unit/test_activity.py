@@ -1,0 +1,157 @@
+"""Who is at work right now, and that a fault waits for its target to be."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults import Fault, kill, kill_broker, partition
+from harness import injection
+from harness.activity import Activity
+from harness.history import History
+from harness.injection import Injection, LiveSystem
+from pipelines_under_test.kappa.pipeline import kappa
+
+
+def activity(*phases: tuple[float, int]) -> Activity:
+    """A link that carried so many bytes a second for so many seconds, phase after phase, five samples a second."""
+    found = Activity()
+    t, carried = 100.0, 0
+    found.add(t, "a->b", 0)
+    for seconds, rate in phases:
+        for _ in range(round(seconds * 5)):
+            t, carried = t + 0.2, carried + rate // 5
+            found.add(t, "a->b", carried)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("phases", "expected"),
+    [
+        ([(3, 100_000)], True),
+        ([(3, 100_000), (1.0, 0)], True),  # within what counts as just before
+        ([(3, 100_000), (2, 0)], False),
+        ([(3, 100_000), (2, 1_500)], False),  # it only chatters
+        ([(3, 100_000), (2, 1_500), (0.4, 100_000)], True),
+        ([(3, 100_000), (2, 0), (2, 400_000), (2, 100_000)], True),  # a backlog is worked off faster than the usual
+        ([(2, 0)], False),
+    ],
+)
+def test_a_link_is_at_work_while_it_carries_more_than_chatter(phases: Any, expected: bool) -> None:
+    assert activity(*phases).at_work("a->b") is expected
+
+
+def test_what_an_earlier_process_carried_is_no_work_of_the_one_that_is() -> None:
+    found = activity((3, 100_000), (0.4, 0), (0.4, 20_000))
+    assert found.at_work("a->b")
+    assert not found.at_work("a->b", since=103.9)
+    assert found.at_work("a->b", since=103.5)
+    assert not activity((3, 100_000)).at_work("a->b", since=110.0)  # it is only just being started
+
+
+def test_what_is_not_measured_is_not_waited_for() -> None:
+    assert Activity().at_work("a->b")
+
+
+def test_any_link_of_a_worker_shows_that_it_is_at_work(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.jsonl")
+    nothing: Any = None
+    system = LiveSystem(kappa, nothing, nothing, history, {})
+    now = history.clock.now()
+    for i in range(11):
+        system.activity.add(now + i / 5, "converter->kafka", i * 1000)
+        system.activity.add(now + i / 5, "converter->pubsub", 0)
+    assert not system.at_work(["converter->pubsub"])
+    assert system.at_work(["converter->pubsub", "converter->kafka"])
+    history.add("worker-start", t=now + 1.9, worker="preprocessor", pid=1)
+    assert system.at_work(["converter->pubsub", "converter->kafka"])
+    history.add("worker-exit", t=now + 1.0, worker="converter", pid=2)
+    assert not system.at_work(["converter->pubsub", "converter->kafka"])
+    history.add("worker-start", t=now + 1.1, worker="converter", pid=3)
+    assert system.at_work(["converter->pubsub", "converter->kafka"])
+    history.add("worker-start", t=now + 1.9, worker="converter", pid=4)
+    assert not system.at_work(["converter->pubsub", "converter->kafka"])
+
+
+def test_what_a_fault_waits_for_follows_from_its_target() -> None:
+    pipeline = kappa.replicas(converter=2)
+    assert kill("converter").works_on(pipeline) == [
+        ["converter-1->kafka", "converter-1->pubsub"],
+        ["converter-2->kafka", "converter-2->pubsub"],
+    ]
+    assert partition("converter->pubsub").works_on(pipeline) == [["converter-1->pubsub"], ["converter-2->pubsub"]]
+    assert kill_broker("kafka").works_on(pipeline) == []
+
+
+class Injected:
+    """An injection of one kill whose supervisor only remembers when it was asked to kill."""
+
+    def __init__(self, folder: Path, fault: Fault, at_work: Any) -> None:
+        self.history = History(folder / "history.jsonl")
+        self.killed: list[float] = []
+        nothing: Any = None
+        self.system: Any = LiveSystem(kappa, nothing, self, self.history, {})  # type: ignore[arg-type]
+        self.system.at_work = at_work
+        self.injection = Injection([fault], self.system, kappa, self.history)
+        self.t0 = self.history.clock.now()
+        self.injection.start(self.t0)
+
+    def hold(self, instance: str) -> None: ...
+    def release(self, instance: str) -> None: ...
+    def wait_ended(self, instance: str) -> None: ...
+    def wait_running(self, instance: str, within_s: float) -> dict[str, Any]:
+        return {}
+
+    def signal(self, instance: str, number: int, restart: bool) -> dict[str, Any]:
+        self.killed.append(self.history.clock.now() - self.t0)
+        return {"pid": 1}
+
+    def notes(self) -> list[str]:
+        return [r["text"] for r in self.history.records if r["kind"] == "note"]
+
+
+def test_a_fault_is_injected_when_its_target_is_at_work(tmp_path: Path) -> None:
+    working = threading.Event()
+    asked: list[Sequence[str]] = []
+
+    def at_work(links: Sequence[str]) -> bool:
+        asked.append(links)
+        return working.is_set()
+
+    run = Injected(tmp_path, kill("converter").at(0.1), at_work)
+    time.sleep(0.5)
+    assert not run.killed
+    assert asked[0] == ["converter->kafka", "converter->pubsub"]
+    working.set()
+    run.injection.finish()
+    assert len(run.killed) == 1
+    (note,) = run.notes()
+    assert note.startswith("kill converter at 0.1 s was put off by 0.")
+    assert note.endswith(": its target was not at work")
+
+
+def test_a_fault_whose_target_is_at_work_is_on_time_and_says_nothing(tmp_path: Path) -> None:
+    run = Injected(tmp_path, kill("converter").at(0.2), lambda links: True)
+    run.injection.finish()
+    assert 0.2 <= run.killed[0] < 0.4
+    assert run.notes() == []
+
+
+def test_a_fault_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(injection, "AT_WORK_WITHIN_S", 0.4)
+    run = Injected(tmp_path, kill("converter").at(0.1), lambda links: False)
+    run.injection.finish()
+    assert run.killed[0] >= 0.5
+    assert run.notes()[0].endswith("its target was not at work, and still is not")
+
+
+def test_a_fault_that_waits_is_not_injected_into_a_run_that_ends(tmp_path: Path) -> None:
+    run = Injected(tmp_path, kill("converter").at(0.1), lambda links: False)
+    time.sleep(0.3)
+    run.injection.finish(at_once=True)
+    assert run.killed == []
