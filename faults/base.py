@@ -118,7 +118,8 @@ class Fault:
     def at(self, start: float) -> Self:
         """The same fault, injected `start` seconds after the first event.
 
-        If its target is not at work then, as soon as it is, but no more than 10 s later.
+        If its target is not at work then, or an earlier fault is not over, as soon as that is so, but no more than 10 s
+        later; faults that overlap by the schedule keep their distance (see harness.injection).
         """
         return dataclasses.replace(self, start=start)
 

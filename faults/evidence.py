@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 WORK_BYTES_PER_S = 300
 #: A measurement older than this says nothing of now; they are taken five times a second.
 BLIND_AFTER_S = 2.0
+#: So long after a fault its link may be quieter than it is when idle.
+AFTER_FAULT_S = 1.0
 #: How far back "just before" reaches, in seconds.
 BEFORE_S = 1.5
 #: So long no process carries anything after its start; the sample before that may still be of the one before it.
 STARTS_S = 0.2
+#: A worker that only connects to a service carries less than this (Kafka and gRPC without TLS: 3 to 5 kB).
+CONNECT_BYTES = 8_000
+#: An end that is recorded so shortly before a fault may be the fault's own, by another clock.
+CLOCKS_S = 0.05
 
 
 def evidence_of(run: SavedRun, window: FaultWindow) -> Evidence:
@@ -61,7 +67,7 @@ def flow(run: SavedRun, link: str, start: float, end: float) -> dict[str, float]
     samples = _samples(run, link)
     first = samples.filter(pl.col("t") <= start).tail(1)
     last = samples.filter(pl.col("t") <= end).tail(1)
-    if first.is_empty() or last.is_empty() or end - last["t"][0] > BLIND_AFTER_S:
+    if first.is_empty() or last.is_empty() or max(start - first["t"][0], end - last["t"][0]) > BLIND_AFTER_S:
         raise NotObserved(f"{link} was not measured then")
     return {column: last[column][0] - first[column][0] for column in ("requests", "responses", "opened", "closed")}
 
@@ -91,25 +97,42 @@ def connections(run: SavedRun, link: str, start: float, end: float) -> tuple[int
 
 
 def idle_rate(run: SavedRun, link: str, ways: Sequence[str] = ("requests", "responses")) -> float:
-    """Bytes a second (both ways) in the quietest two seconds between load and collection: the clients' own chatter."""
+    """Bytes a second (both ways) in the quietest two seconds between load and collection: the clients' own chatter.
+
+    Seconds in which a fault was in force do not count: a link that is cut does not even chatter. Raises NotObserved
+    where no others are left.
+    """
     ended = [r["t"] for r in run.history if r["kind"] == "load-end"]
     stopped = [r["t"] for r in run.history if r["kind"] == "stage" and r["stage"] == "collect"]
     samples = _samples(run, link)
     if not ended or not stopped or samples.is_empty():
         return 0.0
+    faults = [(w.start, w.end + AFTER_FAULT_S) for w in run.faults() if w.end + AFTER_FAULT_S > ended[-1]]
     after = samples.filter(pl.col("t").is_between(ended[-1], stopped[-1]))
     after = after.select("t", total=pl.sum_horizontal(*ways))
     times, totals = after["t"].to_list(), after["total"].to_list()
+    for least in (2.0, 0.5):  # a short drain may leave no more between the faults
+        if (quietest := _quietest(times, totals, least, faults)) is not None:
+            return quietest
+        if not faults:
+            return 0.0
+    raise NotObserved(f"{link} was never seen idle, without a fault")
+
+
+def _quietest(
+    times: Sequence[float], totals: Sequence[int], least: float, faults: Sequence[tuple[float, float]]
+) -> float | None:
+    """The lowest rate over a stretch of `least` to `least` + 0.5 seconds that no fault touches."""
     best = None
     low = 0
     for high in range(len(times)):
-        while times[high] - times[low] > 2.5:
+        while times[high] - times[low] > least + 0.5:
             low += 1
         length = times[high] - times[low]
-        if length >= 2.0:
+        if length >= least and not any(begin < times[high] and times[low] < end for begin, end in faults):
             rate = (totals[high] - totals[low]) / length
             best = rate if best is None else min(best, rate)
-    return best or 0.0
+    return best
 
 
 def at_work(run: SavedRun, link: str, start: float, end: float) -> tuple[bool, dict[str, float]]:
@@ -121,14 +144,32 @@ def at_work(run: SavedRun, link: str, start: float, end: float) -> tuple[bool, d
     return rate > 2 * idle + WORK_BYTES_PER_S, {"bytes_per_s": round(rate), "idle_bytes_per_s": round(idle)}
 
 
-def at_work_before(run: SavedRun, link: str, moment: float) -> tuple[bool, dict[str, float]]:
-    """The same for the moments just before one, as far as the link's worker was the process that it then was: what an
-    earlier one carried says nothing of one that has only just been started."""
-    begin = moment - BEFORE_S
+def process_since(run: SavedRun, link: str, moment: float) -> float:
+    """From when on what a link carried just before a moment was of the process that its worker then was: what an
+    earlier one did says nothing of one that has only just been started. The moment itself if there was none."""
+    since = moment - BEFORE_S
     for record in run.history:
-        if record["kind"] == "worker-start" and link.startswith(f"{record['worker']}->") and record["t"] <= moment:
-            begin = max(begin, record["t"] + STARTS_S)
-    return at_work(run, link, min(begin, moment), moment)
+        if record["kind"] in ("worker-start", "worker-exit") and link.startswith(f"{record['worker']}->"):
+            if record["kind"] == "worker-start" and record["t"] <= moment:
+                since = max(moment - BEFORE_S, record["t"] + STARTS_S)
+            elif record["kind"] == "worker-exit" and record["t"] <= moment - CLOCKS_S:
+                since = moment
+    return min(since, moment)
+
+
+def at_work_before(run: SavedRun, link: str, moment: float) -> tuple[bool, dict[str, float]]:
+    """Whether more flowed on a link than idle chatter just before a moment, and more than it takes to connect."""
+    begin = process_since(run, link, moment)
+    busy, figures = at_work(run, link, begin, moment)
+    moved = flow(run, link, begin, moment)
+    only_connected = begin > moment - BEFORE_S and moved["requests"] + moved["responses"] <= CONNECT_BYTES
+    return busy and not only_connected, figures
+
+
+def connected_before(run: SavedRun, link: str, moment: float) -> int:
+    """Connections of a link just before a moment, at most, by the process that its worker then was."""
+    begin = process_since(run, link, moment)
+    return connections(run, link, begin, moment)[1] if begin < moment else 0
 
 
 def any_at_work_before(run: SavedRun, links: Iterable[str], moment: float) -> tuple[bool, dict[str, object]]:
@@ -167,6 +208,12 @@ def restarts(run: SavedRun, instance: str, pid: int, start: float) -> tuple[dict
         if r["kind"] == "worker-start" and r["worker"] == instance and r["pid"] != pid and r["t"] >= start
     ]
     return (exits[0] if exits else None), (starts[0] if starts else None)
+
+
+def claimed(run: SavedRun, window: FaultWindow, pid: int) -> bool:
+    """Whether another fault, not later than this one, ended the same process: one end proves one fault."""
+    others = (w for w in run.faults() if (w.index, w.start) != (window.index, window.start) and w.start <= window.start)
+    return any(seen.get("pid") == pid for w in others for seen in w.observations.get("killed", {}).values())
 
 
 def verdict_of(window: FaultWindow, proofs: Sequence[tuple[bool, str]], figures: dict[str, object]) -> Evidence:

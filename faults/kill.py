@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from faults.base import Evidence, Observations, System, WorkerFault
-from faults.evidence import any_at_work_before, links_of_worker, restarts, verdict_of, waiting_work
+from faults.evidence import any_at_work_before, claimed, links_of_worker, restarts, verdict_of, waiting_work
 
 if TYPE_CHECKING:
     from harness.store import FaultWindow, SavedRun
@@ -54,6 +54,8 @@ class Kill(WorkerFault):
             by_sigkill = ended is not None and ended["status"] == -signal.SIGKILL
             killed = ended is not None and by_sigkill == (cls.signal_number == signal.SIGKILL)
             proofs.append((killed, f"{instance} (pid {seen['pid']}) ended {expected}"))
+            own = seen.get("sent", True) and not claimed(run, window, seen["pid"])
+            proofs.append((own, "no other fault had ended it already"))
             proofs.append((started is not None, f"{instance} was started again with another pid"))
             proofs.append((busy, f"{instance} was at work just before"))
             if waited is not None:

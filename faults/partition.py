@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from faults.base import Evidence, LinkFault, Observations, System
-from faults.evidence import BEFORE_S, at_work_before, connections, flow, in_force, verdict_of
+from faults.evidence import at_work_before, connected_before, connections, flow, in_force, verdict_of
 
 if TYPE_CHECKING:
     from harness.store import FaultWindow, SavedRun
@@ -45,7 +45,7 @@ class Partition(LinkFault):
         figures: dict[str, object] = {}
         for link in window.observations.get("links", []):
             busy, rates = at_work_before(run, link, window.start)
-            before = connections(run, link, window.start - BEFORE_S, window.start)[1]
+            before = connected_before(run, link, window.start)
             during = connections(run, link, *in_force(window))[1]
             moved = flow(run, link, *in_force(window))
             passed = moved["requests"] + moved["responses"]

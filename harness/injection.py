@@ -49,7 +49,8 @@ class LiveSystem:
                 since[record["worker"]] = record["t"] + STARTS_S
             elif record["kind"] == "worker-exit":
                 since[record["worker"]] = math.inf
-        return any(self.activity.at_work(link, since.get(link.split("->")[0], 0.0)) for link in links)
+        now = self.now()
+        return any(self.activity.at_work(link, now, since.get(link.split("->")[0], 0.0)) for link in links)
 
     def signal_worker(self, instance: str, number: int, restart: bool) -> Observations:
         return self._supervisor.signal(instance, number, restart)
@@ -120,40 +121,80 @@ class LiveSystem:
 
 
 class Injection:
-    """Runs a schedule. A fault that cannot be done or healed is told in the history and raised at the end."""
+    """Runs a schedule. A fault that cannot be done or healed is told in the history and raised at the end.
+
+    Faults that overlap by the schedule belong together: the first one waits, within bounds, until what came before is
+    over and its target is at work, and the others follow at their distance from it. So what overlaps in a schedule
+    overlaps in the run, what does not does not, and the order stays, however slow the machine is.
+    """
 
     def __init__(self, schedule: Sequence[Fault], system: LiveSystem, pipeline: Pipeline, history: History) -> None:
-        self._system, self._pipeline, self._history = system, pipeline, history
+        self._system, self._history = system, history
+        self._links = [fault.works_on(pipeline) for fault in schedule]
+        self._targets = [fault.targets(pipeline) for fault in schedule]
+        self._schedule = schedule
         self._errors: list[str] = []
-        self._threads = [
-            threading.Thread(target=self._one, args=(i, fault), name=f"fault-{i}", daemon=True)
-            for i, fault in enumerate(schedule)
-        ]
+        self._faults: list[threading.Thread] = []
+        self._thread = threading.Thread(target=self._all, name="schedule", daemon=True)
         self._t0 = 0.0
 
     def start(self, t0: float) -> None:
         """`t0`: when the first event is due, epoch seconds."""
         self._t0 = t0
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
 
     def under_way(self) -> bool:
-        return any(thread.is_alive() for thread in self._threads)
+        return self._thread.is_alive() or any(thread.is_alive() for thread in self._faults)
 
     def finish(self, at_once: bool = False) -> None:
         """Waits until every fault is healed; `at_once`: heals those that are active and starts no other."""
         if at_once:
             self._system.ending.set()
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(120)
+        if self._thread.ident is not None:
+            self._thread.join(120)
+        for thread in self._faults:
+            thread.join(120)
         if self._errors and not at_once:
             raise HarnessFault("; ".join(self._errors))
 
-    def _one(self, index: int, fault: Fault) -> None:
-        if not self._system.wait(self._t0 + fault.start - self._system.now()) or not self._wait_for_work(fault):
+    def _all(self) -> None:
+        for group in together(self._schedule):
+            due = self._t0 + self._schedule[group[0]].start
+            if not self._system.wait(due - self._system.now()) or not self._wait_for(group[0]):
+                return
+            late = max(0.0, self._system.now() - due)
+            for index in group:
+                thread = threading.Thread(target=self._one, args=(index, late), name=f"fault-{index}", daemon=True)
+                self._faults.append(thread)
+                thread.start()
+
+    def _wait_for(self, index: int) -> bool:
+        """Until a fault can bite, or the time for that is over; False if the run is being ended."""
+        begin = self._system.now()
+        why = now = self._not_yet(index)
+        while now and self._system.now() - begin < AT_WORK_WITHIN_S:
+            if not self._system.wait(0.05):
+                return False
+            now = self._not_yet(index)
+            why = now or why
+        if why:
+            waited, still = self._system.now() - begin, ", and still is so" if now else ""
+            self._history.add(
+                "note", text=f"{self._schedule[index].describe()} was put off by {waited:.1f} s: {why}{still}"
+            )
+        return True
+
+    def _not_yet(self, index: int) -> str:
+        """Why a fault could not bite now; "" if it can."""
+        if any(thread.is_alive() for thread in self._faults):
+            return "a fault before it was not over"
+        idle = any(links and not self._system.at_work(links) for links in self._links[index])
+        return "its target was not at work" if idle else ""
+
+    def _one(self, index: int, late: float) -> None:
+        fault, targets = self._schedule[index], self._targets[index]
+        if not self._system.wait(self._t0 + fault.start + late - self._system.now()):
             return
-        targets = fault.targets(self._pipeline)
         told = {"index": index, "fault": fault.name, "target": fault.target}
         seen: Observations = {}
         try:
@@ -174,21 +215,22 @@ class Injection:
         except Exception as error:
             self._failed(fault, "healed", error)
 
-    def _wait_for_work(self, fault: Fault) -> bool:
-        """Until what the fault acts on is at work, or the time for that is over; False if the run is being ended."""
-        begin = self._system.now()
-        needed = fault.works_on(self._pipeline)
-        while idle := [links for links in needed if not self._system.at_work(links)]:
-            if self._system.now() - begin > AT_WORK_WITHIN_S:
-                break
-            if not self._system.wait(0.1):
-                return False
-        if (waited := self._system.now() - begin) > 0.1:
-            what = "its target was not at work" + (", and still is not" if idle else "")
-            self._history.add("note", text=f"{fault.describe()} was put off by {waited:.1f} s: {what}")
-        return True
-
     def _failed(self, fault: Fault, what: str, error: Exception) -> None:
         text = f"the fault {fault.describe()} could not be {what}: {error}"
         self._errors.append(text)
         self._history.add("error", text=text)
+
+
+def together(schedule: Sequence[Fault]) -> list[list[int]]:
+    """Places of the faults in the schedule, those that overlap by it together, in the order of time."""
+    groups: list[list[int]] = []
+    begin = end = -math.inf
+    for index in sorted(range(len(schedule)), key=lambda i: schedule[i].start):
+        fault = schedule[index]
+        if fault.start < end or fault.start == begin:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+            begin = fault.start
+        end = max(end, fault.start + fault.seconds)
+    return groups

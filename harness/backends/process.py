@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Processes:
         self._watchers: dict[int, Callable[[Exit], None]] = {}
         self._lock = threading.Lock()
         self._closing = False
+        # Who hears of an end may ask the keeper something, or wait for somebody who does: never by the reader's thread.
+        self._teller = ThreadPoolExecutor(1, thread_name_prefix="exits")
         keeper = Path(__file__).with_name("keeper.py")
         self._keeper = subprocess.Popen(
             [sys.executable, "-I", str(keeper), str(os.getpid())],
@@ -130,6 +132,7 @@ class Processes:
             self._keeper.kill()
             self._keeper.wait()
         self._reader.join(2)
+        self._teller.shutdown(wait=False, cancel_futures=True)
 
     # -- the conversation with the keeper -----------------------------------------------------------------------
 
@@ -156,6 +159,10 @@ class Processes:
         if ended is not None:
             on_exit(ended)
 
+    def _tell(self, watcher: Callable[[Exit], None], how: Exit) -> None:
+        if not self._closing:
+            watcher(how)
+
     def _read(self) -> None:
         assert self._keeper.stdout is not None
         with os.fdopen(os.dup(self._keeper.stdout.fileno()), "r") as lines:
@@ -166,8 +173,8 @@ class Processes:
                     with self._lock:
                         self._exits[exit_.pid] = exit_
                         watcher = self._watchers.pop(exit_.pid, None)
-                    if watcher is not None and not self._closing:
-                        watcher(exit_)
+                    if watcher is not None:
+                        self._teller.submit(self._tell, watcher, exit_)
                 else:
                     with self._lock:
                         future = self._answers.pop(message["id"])

@@ -51,6 +51,19 @@ def test_an_exit_is_told_with_its_signal(processes: Processes, tmp_path: Path) -
     assert not processes.signal(child.pid, signal.SIGKILL), "a process that was reaped must not be signalled again"
 
 
+def test_who_hears_of_an_exit_may_start_the_next_process(processes: Processes, tmp_path: Path) -> None:
+    """As the supervisor does, or as it waits for one that is being started by another thread."""
+    started: list[int] = []
+
+    def again(how: Exit) -> None:
+        started.append(processes.spawn(["sleep", "60"], tmp_path / "log").pid)
+
+    child = processes.spawn(["sleep", "60"], tmp_path / "log", on_exit=again)
+    processes.signal(child.pid, signal.SIGKILL)
+    assert wait_for(lambda: started)
+    assert not gone(started[0])
+
+
 def test_what_a_killed_process_left_in_its_temp_folder_goes_with_the_harness(tmp_path: Path) -> None:
     """Beam makes a folder for each pipeline and removes it only at a good end."""
     made = Processes()

@@ -45,13 +45,23 @@ def test_a_drain_that_was_broken_off_says_nothing_of_what_was_on_its_way(
 ) -> None:
     world = World()
     world.drained = {"reason": reason, "waited_s": 60.0}
-    assert check(Drained(), world, tmp_path).verdict == verdict
+    finding = check(Drained(), world, tmp_path)
+    assert finding.verdict == verdict
+    assert (
+        finding.summary
+        == {
+            "pass": f"it drained in 60.0 s ({reason})",
+            "inconclusive": f"the drain was broken off after 60.0 s: {reason}",
+        }[verdict]
+    )
 
 
 def test_a_drain_that_nobody_told_of_is_none(tmp_path: Path) -> None:
     world = World()
     world.silent = {"drain-end"}
-    assert check(Drained(), world, tmp_path).verdict == "inconclusive"
+    finding = check(Drained(), world, tmp_path)
+    assert finding.verdict == "inconclusive"
+    assert "does not say how the drain ended" in finding.summary
 
 
 # --------------------------------------------------------------------------------------------- load_delivered
@@ -158,14 +168,22 @@ def test_faults_that_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     finding = check(FaultsEffective(), world, tmp_path)
     assert finding.verdict == "pass"
     assert finding.figures == {"scheduled": 2, "injected": 2, "bit": 2}
+    assert finding.summary == "2 faults bit"
+
+
+def test_a_run_without_faults(tmp_path: Path) -> None:
+    finding = check(FaultsEffective(), World(), tmp_path)
+    assert (finding.verdict, finding.summary) == ("pass", "no fault was scheduled")
 
 
 def test_a_fault_that_did_not_bite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _evidence(monkeypatch, Evidence(False, "not proven: the link carried nothing", {"bytes": 0}))
-    finding = check(FaultsEffective(), World().fault("partition", "a->b", 3.0, 4.0), tmp_path)
+    finding = check(FaultsEffective(), World().fault("partition", "a->b", 3.1234, 4.0), tmp_path)
     assert finding.verdict == "inconclusive"
-    assert "did not bite: not proven: the link carried nothing" in finding.summary
-    assert finding.examples[0]["figures"] == {"bytes": 0}
+    assert finding.summary == "partition a->b at 3.1 s did not bite: not proven: the link carried nothing"
+    reason = "not proven: the link carried nothing"
+    told = {"fault": "partition", "target": "a->b", "start_s": 3.123, "reason": reason, "figures": {"bytes": 0}}
+    assert finding.examples == [told]
 
 
 def test_a_fault_that_was_never_injected_or_never_healed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +195,7 @@ def test_a_fault_that_was_never_injected_or_never_healed(tmp_path: Path, monkeyp
     assert "kill converter at 30 s was never injected" in finding.summary
     finding = check(FaultsEffective(), World().fault("pause", "converter", 3.0, None), tmp_path / "b")
     assert (finding.verdict, finding.figures["bit"]) == ("inconclusive", 0)
+    assert finding.examples[0]["reason"] == "not proven: it was never healed"
 
 
 def test_a_proof_that_lacks_its_samples_is_no_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +252,17 @@ def test_a_service_that_was_there_before_and_nobody_watched(tmp_path: Path, worl
     finding = check(ServicesAlive(), world, tmp_path)
     assert finding.verdict == "inconclusive"
     assert "nobody watched the service kafka" in finding.summary
+
+
+def test_every_service_that_was_there_before_is_looked_at(tmp_path: Path) -> None:
+    """Whatever stands before it in the list: one of ours, or one that nobody watched."""
+    ours = {"name": "pubsub", "kind": "pubsub", "existing": False}
+    kafka, bigtable = ({"name": name, "kind": name, "existing": True} for name in ("kafka", "bigtable"))
+    for number, first in enumerate((ours, kafka)):
+        world = World(services=[first, bigtable]).happen("service-watch", service="bigtable", asked=9, missed=1)
+        finding = check(ServicesAlive(), world, tmp_path / str(number))
+        assert finding.verdict == "inconclusive"
+        assert "the service bigtable did not answer, 1 time of 9" in finding.summary
 
 
 @pytest.mark.parametrize(("drift", "verdict"), [(-249, "pass"), (251, "inconclusive"), (-3_600_000, "inconclusive")])

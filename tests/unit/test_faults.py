@@ -309,6 +309,49 @@ def test_what_an_earlier_process_of_the_worker_did_is_no_work_of_this_one(case: 
     assert evidence.bit is bit, evidence.reason
 
 
+@pytest.mark.parametrize("case", ["kill", "partition"])
+def test_a_process_that_had_ended_by_itself_was_not_at_work(case: str) -> None:
+    fault, seen, how = BITTEN[case]
+    run = recorded(**how)
+    run.history.insert(0, {"t": START - 0.4, "kind": "worker-exit", "worker": "converter", "pid": 3, "status": 1})
+    evidence = evidence_of(run, window(fault, **seen))  # type: ignore[arg-type]
+    assert not evidence.bit
+    assert "at work" in evidence.reason or "carrying bytes" in evidence.reason
+
+
+def test_who_has_only_just_connected_was_not_at_work() -> None:
+    run = recorded(rate=5_000, history=KILL_HISTORY)
+    assert evidence_of(run, window("kill", **KILLED)).bit  # type: ignore[arg-type]
+    run.history.insert(0, {"t": START - 0.7, "kind": "worker-start", "worker": "converter", "pid": 1})
+    evidence = evidence_of(run, window("kill", **KILLED))  # type: ignore[arg-type]
+    assert (evidence.bit, evidence.reason) == (False, "not proven: converter was at work just before")
+
+
+def test_one_end_proves_one_fault() -> None:
+    run = recorded(history=KILL_HISTORY)
+    run.others = [dataclasses.replace(window("kill", **KILLED), index=1, start=START - 0.2)]
+    assert "no other fault had ended it" in evidence_of(run, window("kill", **KILLED)).reason  # type: ignore[arg-type]
+    run.others = [dataclasses.replace(window("kill", **KILLED), index=1, start=START + 0.2)]
+    assert evidence_of(run, window("kill", **KILLED)).bit  # type: ignore[arg-type]
+    dead = {"killed": {"converter": {**KILLED["killed"]["converter"], "sent": False}}}
+    assert not evidence_of(recorded(history=KILL_HISTORY), window("kill", **dead)).bit  # type: ignore[arg-type]
+
+
+def test_a_link_that_was_cut_when_it_was_idle_does_not_show_by_that_how_idle_is() -> None:
+    """A fault after the load's end: the seconds in which it was in force are quieter than the clients' own chatter."""
+    begin, end = LOAD_END + 8, LOAD_END + 14
+    run = recorded(idle=4_000)
+    quiet = (pl.col("t").clip(begin, end) - begin) * 4_000
+    run.links = run.links.with_columns(pl.col("requests", "responses") - quiet.cast(pl.Int64))
+    late = dataclasses.replace(window("partition", **CUT), start=begin, end=end)
+    run.others = [late]
+    assert idle_rate(run, LINK) == pytest.approx(8_000, rel=0.05)  # type: ignore[arg-type]
+    assert "carrying bytes" in evidence_of(run, late).reason  # type: ignore[arg-type]
+    run.others = [dataclasses.replace(late, start=LOAD_END + 0.2, end=COLLECT)]
+    with pytest.raises(NotObserved, match="never seen idle"):
+        idle_rate(run, LINK)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("fault", ["partition", "bandwidth", "pause"])
 def test_a_link_that_was_not_measured_meanwhile_proves_nothing(fault: str) -> None:
     """Sampling that broke off looks like a link that fell silent."""
