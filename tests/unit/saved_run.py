@@ -92,6 +92,7 @@ class World:
         self.edit_batch: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
         #: hop -> why its tap is not certified
         self.uncertified: dict[str, str] = {}
+        self.tap_figures: dict[str, dict[str, Any]] = {}
         #: files not to write
         self.without: set[str] = set()
         #: kinds of history records that are left out, and further records
@@ -240,7 +241,8 @@ class World:
         for hop in self.hops:
             name = hop["name"]
             reason = self.uncertified.get(name)
-            told = {"hop": name, "certified": reason is None, "reason": reason or "all was seen", "figures": {}}
+            told = {"hop": name, "certified": reason is None, "reason": reason or "all was seen"}
+            told["figures"] = self.tap_figures.get(name, {})
             records.append({"t": end + 14, "kind": "tap", **told})
         records += [
             {"t": end + 15, "kind": "clock", "wall_minus_mono_ms_drift": 0.4},

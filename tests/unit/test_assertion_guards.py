@@ -147,7 +147,21 @@ def test_each_tap_must_be_certified_and_stored(tmp_path: Path, hop: str) -> None
     assert check(TapsComplete(), world, tmp_path / "b").verdict == "inconclusive"
     world = World()
     world.silent = {"tap"}
-    assert len(check(TapsComplete(), world, tmp_path / "c").examples) == 5
+    finding = check(TapsComplete(), world, tmp_path / "c")
+    assert len(finding.examples) == 5
+    assert not finding.figures["hops"][hop]["certified"]
+
+
+def test_what_each_tap_says_of_itself_is_shown(tmp_path: Path) -> None:
+    world = World()
+    world.uncertified["source"] = "a gap"
+    world.tap_figures = {"source": {"records": 7}, "published": {"messages": 9}}
+    hops = check(TapsComplete(), world, tmp_path).figures["hops"]
+    assert hops["source"] == {"certified": False, "reason": "a gap", "records": 7}
+    assert hops["published"] == {"certified": True, "reason": "all was seen", "messages": 9}
+    assert hops["aggregates"] == {"certified": True, "reason": "all was seen"}
+    healthy = check(TapsComplete(), World(), tmp_path / "healthy")
+    assert healthy.summary == "all 5 hops were seen whole"
 
 
 # ------------------------------------------------------------------------------------------- faults_effective
@@ -219,7 +233,9 @@ def test_a_service_that_died_by_itself(tmp_path: Path) -> None:
     finding = check(ServicesAlive(), world, tmp_path)
     assert finding.verdict == "inconclusive"
     assert finding.figures == {"deaths": {"kafka": 1}, "watched": {}}
-    assert (finding.examples[0]["at_s"], finding.examples[0]["log"]) == (5.0, "logs/kafka.log")
+    assert finding.summary == "the service kafka died 1 time without being killed"
+    told = {"service": "kafka", "at_s": 5.0, "pid": 7, "status": 137, "signal": 9, "log": "logs/kafka.log"}
+    assert finding.examples == [told]
 
 
 def test_a_service_that_was_killed_on_purpose(tmp_path: Path) -> None:
@@ -239,12 +255,16 @@ def test_a_service_that_was_there_before_and_always_answered(tmp_path: Path) -> 
 
 def test_a_service_that_was_there_before_and_fell_silent(tmp_path: Path) -> None:
     world = existing(asked=60, missed=4)
-    world.happen("service-away", t=T0_MS / 1000 + 3, service="kafka")
-    world.happen("service-back", t=T0_MS / 1000 + 5, service="kafka")
+    world.happen("service-away", t=T0_MS / 1000 + 3.1234, service="kafka")
+    world.happen("service-back", t=T0_MS / 1000 + 5.4321, service="kafka")
+    world.happen("service-away", t=T0_MS / 1000 + 7, service="kafka")
     finding = check(ServicesAlive(), world, tmp_path)
     assert finding.verdict == "inconclusive"
     assert finding.summary == "the service kafka did not answer, 4 times of 60"
-    assert finding.examples == [{"service": "kafka", "at_s": 3.0, "back_s": 5.0}]
+    assert finding.examples == [
+        {"service": "kafka", "at_s": 3.123, "back_s": 5.432},
+        {"service": "kafka", "at_s": 7.0, "back_s": None},
+    ]
 
 
 @pytest.mark.parametrize("world", [existing(asked=0, missed=0), World(services=existing(asked=1, missed=0).services)])
