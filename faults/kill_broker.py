@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,14 +62,13 @@ class KillBroker(Fault):
     def inject(self, system: System, targets: Sequence[str]) -> Observations:
         broker, *fellows = targets
         seen: Observations = {}
-        try:
+        with contextlib.ExitStack() as at_the_end:  # each of them, whatever becomes of the others
+            for fellow in reversed(fellows):
+                at_the_end.callback(system.signal_service, fellow, signal.SIGCONT)
             if fellows:
                 seen["paused"] = {b: system.signal_service(b, signal.SIGSTOP) for b in fellows}
                 system.wait(self.alone_s)
             seen["killed"] = {broker: {**system.kill_service(broker), "at": system.now()}}
-        finally:
-            for fellow in fellows:
-                system.signal_service(fellow, signal.SIGCONT)
         return seen
 
     def heal(self, system: System, targets: Sequence[str]) -> Observations:
