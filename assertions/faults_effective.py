@@ -12,11 +12,12 @@ from harness.store import FaultWindow, NotObserved, SavedRun
 @dataclass(frozen=True)
 class FaultsEffective:
     """Each fault of the schedule was injected, healed, and can prove that it bit: a fault that did nothing proves
-    nothing. A guard: inconclusive, never a violation. The proof is the fault's own (`faults.evidence`).
+    nothing. A guard: inconclusive, never a violation. The proof is the fault's own (`faults.evidence`). One that the
+    scenario allows to find its target idle (`even_if_idle`) must only have been injected.
 
     Figures: scheduled, injected, bit
     Examples: fault, target, start_s (after the load's start), reason, and the figures of the proof, for each that did
-    not bite
+    not bite; `allowed` where the scenario allows that
     Cost: that of the proofs.
     """
 
@@ -43,11 +44,14 @@ class FaultsEffective:
             name = f"{window.fault} {window.target} at {start:.1f} s"
             bit += bool(evidence.bit)
             if not evidence.bit:
-                parts.append(Part("inconclusive", f"{name} did not bite: {evidence.reason}"))
+                allowed = 0 <= window.index < len(schedule) and bool(schedule[window.index].get("idle_allowed"))
+                if not allowed or not window.healed:
+                    parts.append(Part("inconclusive", f"{name} did not bite: {evidence.reason}"))
                 told = {"fault": window.fault, "target": window.target, "start_s": start, "reason": evidence.reason}
-                examples.append({**told, "figures": dict(evidence.figures)})
+                examples.append({**told, "figures": dict(evidence.figures), **({"allowed": True} if allowed else {})})
         figures = {"scheduled": len(schedule), "injected": len(windows), "bit": bit}
-        passed = f"{counted_noun(bit, 'fault')} bit" if windows else "no fault was scheduled"
+        idle = f", {len(windows) - bit} found nothing to bite, as the scenario allows" if bit < len(windows) else ""
+        passed = f"{counted_noun(bit, 'fault')} bit{idle}" if windows else "no fault was scheduled"
         return finding(self.name, parts, passed, figures, examples)
 
 

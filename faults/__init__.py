@@ -76,6 +76,7 @@ def fault_from_dict(saved: dict[str, Any]) -> Fault:
     if saved["fault"] not in FAULTS:
         raise unknown("fault", saved["fault"], FAULTS)
     try:
-        return FAULTS[saved["fault"]](saved["target"], saved["at"], saved["seconds"], **saved.get("params", {}))
+        fault = FAULTS[saved["fault"]](saved["target"], saved["at"], saved["seconds"], **saved.get("params", {}))
+        return fault.even_if_idle() if saved.get("idle_allowed") else fault
     except TypeError as error:
         raise UsageError(f"{saved['fault']}: {error}") from error

@@ -100,11 +100,15 @@ class System(Protocol):
 
 @dataclass(frozen=True)
 class Fault:
-    """Base of all faults. `start` and `seconds` count from the first event of the load, in seconds."""
+    """Base of all faults. `start` and `seconds` count from the first event of the load, in seconds.
+
+    idle_allowed  it waits for nothing and need not bite; where it did not, the run is no less conclusive
+    """
 
     target: str
     start: float = 0.0
     seconds: float = 0.0
+    idle_allowed: bool = field(default=False, kw_only=True)
 
     name: ClassVar[str] = ""
     about: ClassVar[str] = ""
@@ -127,6 +131,10 @@ class Fault:
         """The same fault, healed `seconds` after it was injected."""
         return dataclasses.replace(self, seconds=seconds)
 
+    def even_if_idle(self) -> Self:
+        """The same fault, which need not bite: for a schedule that hits its target at work or not, as it happens."""
+        return dataclasses.replace(self, idle_allowed=True)
+
     def repeated(self, times: int, every: float) -> list[Self]:
         """The same fault `times` times, `every` seconds apart."""
         return [self.at(self.start + i * every) for i in range(times)]
@@ -142,6 +150,7 @@ class Fault:
             "at": self.start,
             "seconds": self.seconds,
             "params": self.params(),
+            **({"idle_allowed": True} if self.idle_allowed else {}),
         }
 
     def describe(self) -> str:

@@ -130,7 +130,7 @@ class Injection:
 
     def __init__(self, schedule: Sequence[Fault], system: LiveSystem, pipeline: Pipeline, history: History) -> None:
         self._system, self._history = system, history
-        self._links = [fault.works_on(pipeline) for fault in schedule]
+        self._links = [[] if fault.idle_allowed else fault.works_on(pipeline) for fault in schedule]
         self._targets = [fault.targets(pipeline) for fault in schedule]
         self._schedule = schedule
         self._errors: list[str] = []

@@ -169,6 +169,13 @@ def test_a_fault_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.Monk
     assert run.notes()[0].endswith("its target was not at work, and still is so")
 
 
+def test_a_fault_that_may_find_its_target_idle_waits_for_nothing(tmp_path: Path) -> None:
+    run = Injected(tmp_path, kill("converter").at(0.1).even_if_idle(), at_work=lambda links: False)
+    run.injection.finish()
+    assert run.times()[0] < 0.4
+    assert run.notes() == []
+
+
 def test_a_fault_that_waits_is_not_injected_into_a_run_that_ends(tmp_path: Path) -> None:
     run = Injected(tmp_path, kill("converter").at(0.1), at_work=lambda links: False)
     time.sleep(0.3)

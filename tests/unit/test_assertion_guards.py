@@ -200,6 +200,28 @@ def test_a_fault_that_did_not_bite(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert finding.examples == [told]
 
 
+def test_a_fault_that_may_find_its_target_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told, and no less conclusive for it; but injected and healed it must have been, and only this one may."""
+    _evidence(monkeypatch, Evidence(False, "not proven: it was idle", {}))
+    world = World().fault("kill", "converter", 3.0, 4.0)
+    world.schedule[0]["idle_allowed"] = True
+    finding = check(FaultsEffective(), world, tmp_path / "a")
+    assert (finding.verdict, finding.figures["bit"]) == ("pass", 0)
+    assert finding.summary == "0 faults bit, 1 found nothing to bite, as the scenario allows"
+    assert finding.examples[0]["allowed"] is True
+    both = check(FaultsEffective(), world.fault("kill", "converter", 6.0, 7.0), tmp_path / "b")
+    assert (both.verdict, both.summary) == (
+        "inconclusive",
+        "kill converter at 6.0 s did not bite: not proven: it was idle",
+    )
+    unhealed = World().fault("pause", "converter", 3.0, None)
+    unhealed.schedule[0]["idle_allowed"] = True
+    assert check(FaultsEffective(), unhealed, tmp_path / "c").verdict == "inconclusive"
+    never = World()
+    never.schedule.append({"fault": "kill", "target": "a", "at": 3.0, "seconds": 0.0, "idle_allowed": True})
+    assert check(FaultsEffective(), never, tmp_path / "d").verdict == "inconclusive"
+
+
 def test_a_fault_that_was_never_injected_or_never_healed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _evidence(monkeypatch, Evidence(True, "", {}))
     world = World()

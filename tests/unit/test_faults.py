@@ -433,6 +433,7 @@ def test_a_fault_survives_being_saved(name: str) -> None:
     target = {"worker": "converter", "link": LINK, "service": "kafka", "subscription": "aggregator"}
     fault = FAULTS[name](target[FAULTS[name].acts_on]).at(2.5)
     assert fault_from_dict(fault.as_dict()) == fault
+    assert fault_from_dict(fault.even_if_idle().as_dict()) == fault.even_if_idle() != fault
     fault.check(kappa)
 
 
