@@ -21,7 +21,6 @@ from assertions.taps_complete import TapsComplete
 from faults.base import Evidence
 from harness.store import NotObserved
 
-
 # No World is made before a test runs: it starts Polars' threads, and mutation testing forks after importing this.
 
 
