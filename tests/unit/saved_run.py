@@ -166,7 +166,8 @@ class World:
         folder = RunFolder.create(out, "synthetic", TAG)
         folder.write_json("run.json", self.meta())
         folder.history.write_text("".join(json.dumps(record) + "\n" for record in self.history()))
-        self._ledger(folder)
+        if "ledger" not in self.without:
+            self._ledger(folder)
         for hop in self.hops:
             name = hop["name"]
             if name in self.without:

@@ -32,6 +32,19 @@ def check(guard: Assertion, world: World, tmp_path: Path) -> Finding:
 def test_a_healthy_run_passes_every_guard(tmp_path: Path, guard: Assertion) -> None:
     finding = check(guard, World(users=2), tmp_path)
     assert (finding.verdict, list(finding.examples)) == ("pass", [])
+    assert (
+        finding.summary
+        == {
+            "load_delivered": "2,000 of 2,000 planned events were acknowledged",
+            "ledger_settled": "all 2,000 acknowledged events are in the source log",
+            "taps_complete": "all 5 hops were seen whole",
+            "faults_effective": "no fault was scheduled",
+            "drained": "it drained in 13.0 s (drained)",
+            "services_alive": "no service died that was not killed",
+            "clock_steady": "the clock was steady within 0.4 ms",
+            "machine_healthy": "neither memory nor disk ran out",
+        }[guard.name]
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- drained
@@ -88,6 +101,10 @@ def test_load_that_broke_off_was_not_delivered(tmp_path: Path) -> None:
         copies[1000:] = 0
     finding = check(LoadDelivered(), world, tmp_path)
     assert (finding.verdict, finding.figures["share"], finding.figures["behind_ms"]) == ("inconclusive", 0.5, 1.5)
+    told = "1,000 of 2,000 planned events were acknowledged, at least 95% are needed"
+    assert finding.summary == f"the load was not delivered: {told}"
+    world.silent = {"load"}
+    assert check(LoadDelivered(), world, tmp_path / "untold").figures["behind_ms"] is None
 
 
 def test_ambiguous_is_not_acknowledged(tmp_path: Path) -> None:
@@ -310,22 +327,27 @@ def test_every_service_that_was_there_before_is_looked_at(tmp_path: Path) -> Non
         assert "the service bigtable did not answer, 1 time of 9" in finding.summary
 
 
-@pytest.mark.parametrize(("drift", "verdict"), [(-249, "pass"), (251, "inconclusive"), (-3_600_000, "inconclusive")])
+@pytest.mark.parametrize(
+    ("drift", "verdict"), [(-249, "pass"), (250, "pass"), (251, "inconclusive"), (-3_600_000, "inconclusive")]
+)
 def test_a_clock_that_was_set(tmp_path: Path, drift: float, verdict: str) -> None:
     world = World().happen("clock", wall_minus_mono_ms_drift=drift)
     finding = check(ClockSteady(), world, tmp_path)
     assert (finding.verdict, finding.figures["drift_ms"]) == (verdict, drift)
+    assert f"{drift if verdict == 'inconclusive' else abs(drift):.0f}" in finding.summary
 
 
 @pytest.mark.parametrize(
-    "record",
+    ("record", "told"),
     [
-        {"oom_kills": 1, "disk_free_bytes": 10**10, "disk_full": False},
-        {"oom_kills": 0, "disk_free_bytes": 10**6, "disk_full": True},
+        ({"oom_kills": 1, "disk_free_bytes": 10**10, "disk_full": False}, "1 process killed for want of memory"),
+        ({"oom_kills": 2, "disk_free_bytes": 10**10, "disk_full": False}, "2 processes killed for want of memory"),
+        ({"oom_kills": 0, "disk_free_bytes": 3 << 20, "disk_full": True}, "the disk was full (3 MiB left)"),
     ],
 )
-def test_a_machine_that_ran_out_of_something(tmp_path: Path, record: dict[str, Any]) -> None:
-    assert check(MachineHealthy(), World().happen("machine", **record), tmp_path).verdict == "inconclusive"
+def test_a_machine_that_ran_out_of_something(tmp_path: Path, record: dict[str, Any], told: str) -> None:
+    finding = check(MachineHealthy(), World().happen("machine", **record), tmp_path)
+    assert (finding.verdict, finding.summary) == ("inconclusive", told)
 
 
 def test_a_kill_for_want_of_memory_that_was_wanted_is_none_of_the_machine(tmp_path: Path) -> None:
@@ -344,4 +366,6 @@ def test_a_kill_for_want_of_memory_that_was_wanted_is_none_of_the_machine(tmp_pa
 def test_what_nobody_watched_is_no_pass(tmp_path: Path, guard: Assertion, kind: str) -> None:
     world = World()
     world.silent = {kind}
-    assert check(guard, world, tmp_path).verdict == "inconclusive"
+    finding = check(guard, world, tmp_path)
+    assert finding.verdict == "inconclusive"
+    assert f"nobody watched the {kind}" in finding.summary

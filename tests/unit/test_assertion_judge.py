@@ -71,9 +71,15 @@ def test_an_expectation_may_name_a_hop() -> None:
     assert [counted(f) for f in findings] == ["pass", "violation"]
 
 
-@pytest.mark.parametrize("expected", [{"no_los": "violation"}, {"no_loss": "pass"}])
-def test_an_expectation_that_nobody_could_meet(expected: dict[str, str]) -> None:
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize(
+    ("expected", "told"),
+    [
+        ({"no_los": "violation"}, "no assertion of this run 'no_los'"),
+        ({"no_loss": "pass"}, "Of no_loss only a violation can be expected, not 'pass'"),
+    ],
+)
+def test_an_expectation_that_nobody_could_meet(expected: dict[str, str], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
         expecting([Finding("no_loss", "pass", "")], expected)
 
 
@@ -97,6 +103,7 @@ def test_a_healthy_run_passes(tmp_path: Path) -> None:
     assert answer["timing"]["load"] == pytest.approx(10.3)
     assert answer["timing"]["warm_up"] == pytest.approx(1.8)
     assert answer["timing"]["drain"] == pytest.approx(13.1)
+    assert 0 < answer["timing"]["check"] < 60
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer
 
 
@@ -119,18 +126,26 @@ def test_the_same_run_always_gets_the_same_answer(tmp_path: Path, monkeypatch: p
 
 def test_faults_are_told_from_the_loads_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("faults.evidence.evidence_of", lambda run, window: Evidence(True, "a new pid", {"pid": 5}))
-    answer = judged(World().fault("kill", "converter", 3.0, 4.25), tmp_path)
+    world = World().fault("kill", "converter", 3.1234, 4.2567).fault("pause", "converter", 6.0, None)
+    answer = judged(world, tmp_path)
     assert answer["faults"] == [
         {
             "fault": "kill",
             "target": "converter",
-            "start": 3.0,
-            "end": 4.25,
+            "start": 3.123,
+            "end": 4.257,
             "bit": True,
             "evidence": {"reason": "a new pid", "pid": 5},
-        }
+        },
+        {
+            "fault": "pause",
+            "target": "converter",
+            "start": 6.0,
+            "end": None,
+            "bit": False,
+            "evidence": {"reason": "not proven: it was never healed"},
+        },
     ]
-    assert answer["verdict"] == "pass"
 
 
 def test_a_violation_and_its_exit_status(tmp_path: Path) -> None:
@@ -177,6 +192,14 @@ def test_a_missing_source_hop_is_inconclusive_throughout(tmp_path: Path) -> None
     answer = judged(world, tmp_path)
     assert answer["verdict"] == "inconclusive"
     assert not [f for f in answer["findings"][: len(EVERYTHING)] if f["verdict"] == "pass"]
+
+
+def test_what_was_sent_is_not_known_without_a_ledger(tmp_path: Path) -> None:
+    world = World()
+    world.without = {"ledger"}
+    answer = judge(SavedRun.open_unsealed(world.write(tmp_path).path))
+    assert answer["verdict"] == "inconclusive"
+    assert answer["events"] == {"sent": None, "acked": None, "ambiguous": None, "failed": None}
 
 
 # --------------------------------------------------------------------------- an assertion that fails itself

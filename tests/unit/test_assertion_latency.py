@@ -57,6 +57,10 @@ def test_without_sightings_the_last_hop_that_shows_events_is_used(tmp_path: Path
     finding = check(world, tmp_path)
     assert (finding.figures["hop"], finding.figures["at_sink"]) == ("published", False)
     assert finding.figures["p50_s"] == pytest.approx(0.08, abs=1e-3)
+    none = World(hops=[hop for hop in world.hops if hop["role"] != "path"])
+    none.show_sightings = False
+    told = check(none, tmp_path / "none")
+    assert (told.verdict, "no hop shows when single events arrived" in told.summary) == ("inconclusive", True)
 
 
 def test_the_first_sighting_counts(tmp_path: Path) -> None:

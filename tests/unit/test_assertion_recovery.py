@@ -116,6 +116,14 @@ def test_time_to_recover_counts_from_the_healing(tmp_path: Path) -> None:
     assert finding.figures["normal_s"] == 0.5
 
 
+def test_normal_is_twice_what_nearly_all_events_took_before_the_first_fault(tmp_path: Path) -> None:
+    world = World().fault("partition", "converter->pubsub", 6.0, 6.5)
+    world.delay["aggregates"][:] = 1.0
+    assert check(world, tmp_path / "a").figures["normal_s"] == pytest.approx(2.0, abs=1e-6)
+    world.delay["aggregates"][world.sound[3]] = 4.0  # one of a thousand
+    assert check(world, tmp_path / "b").figures["normal_s"] == pytest.approx(2.0, abs=1e-6)
+
+
 def test_a_bound_on_recovery(tmp_path: Path) -> None:
     world = outage(World(), 3.0, 6.0).fault("partition", "converter->pubsub", 3.0, 4.5)
     assert check(world, tmp_path / "a", most=2.0).verdict == "pass"
