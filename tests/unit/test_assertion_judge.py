@@ -15,7 +15,7 @@ import pytest
 from saved_run import World
 
 from assertions import registry
-from assertions.base import Assertion, Finding, plain, worst
+from assertions.base import Assertion, Finding, Part, finding, plain, share, worst
 from assertions.judge import exit_status, judge
 from assertions.latency import Latency
 from assertions.no_loss import NoLoss
@@ -51,6 +51,23 @@ def test_worst_of() -> None:
         expected = "violation" if "violation" in three else "inconclusive" if "inconclusive" in three else "pass"
         assert worst(three) == expected  # type: ignore[arg-type]
     assert worst([]) == "inconclusive"
+
+
+def test_a_finding_tells_the_worst_of_its_parts_and_only_that() -> None:
+    parts = [
+        Part("inconclusive", "not known"),
+        Part("violation", "lost"),
+        Part("violation", "lost"),
+        Part("pass", "fine"),
+    ]
+    assert finding("a", parts, "all is well", {}).summary == "lost"
+    assert finding("a", parts[:1], "all is well", {}).summary == "not known"
+    assert finding("a", parts[3:], "all is well", {}).summary == "all is well"
+    assert finding("a", [], "all is well", {}).verdict == "pass"
+
+
+def test_a_share_of_nothing_is_none() -> None:
+    assert (share(0, 0), share(1, 3), share(3, 3)) == (0.0, 0.333333, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,33 @@ def test_one_missing_and_one_doubled_in_the_same_cell_do_not_cancel(tmp_path: Pa
     assert "a loss may hide duplicates in 4 cells" in doubled.summary
 
 
+@pytest.mark.parametrize(
+    ("weight", "verdict"), [(10**12, "violation"), (-(10**12), "violation"), (2_500_012_345, "inconclusive")]
+)
+def test_a_surplus_of_five_in_a_hot_cell(tmp_path: Path, weight: int, verdict: str) -> None:
+    """No five events have such a weight together; or too many do to tell which."""
+    world = World()
+    hot = world.counted().sort("count", descending=True).row(0, named=True)
+
+    def five_more(cells: pl.DataFrame) -> pl.DataFrame:
+        it = pl.all_horizontal(
+            pl.col(name) == hot[name] for name in ("dimension", "key", "window_s", "window_start_ms")
+        )
+        more = pl.when(it).then(1).otherwise(0)
+        return cells.with_columns(count=pl.col("count") + 5 * more, weight=pl.col("weight") + weight * more)
+
+    world.edit_cells = five_more
+    finding = NoLoss().check(world.save(tmp_path))
+    assert finding.verdict == verdict
+    found = [finding.figures["sink"][name] for name in ("unexplained_cells", "undecided_cells")]
+    assert found == ([1, 0] if verdict == "violation" else [0, 1])
+    told = {
+        "violation": "1 cell of aggregates hold a weight",
+        "inconclusive": "a loss may hide behind the duplicates in 1",
+    }
+    assert told[verdict] in finding.summary
+
+
 def test_a_loss_hidden_behind_two_duplicates_in_the_same_cell(tmp_path: Path) -> None:
     world = World()
     gone, twice = _two_of_a_cell(world)
