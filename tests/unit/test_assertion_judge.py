@@ -281,10 +281,10 @@ def test_every_assertion_says_what_its_figures_are() -> None:
 def test_every_figure_is_named_in_the_docstring(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("faults.evidence.evidence_of", lambda run, window: Evidence(True, "", {}))
     world = World(assertions=EVERYTHING).fault("kill", "converter", 3.0, 4.0)
-    for finding in judged(world, tmp_path)["findings"]:
-        if finding["assertion"] == name:
+    for found in judged(world, tmp_path)["findings"]:
+        if found["assertion"] == name:
             text = registry.ASSERTIONS[name].__doc__ or ""
-            missing = [figure for figure in finding["figures"] if figure not in text]
+            missing = [figure for figure in found["figures"] if figure not in text]
             assert not missing
 
 
