@@ -12,8 +12,10 @@ from saved_run import HOPS, World
 
 from assertions.base import Finding
 from assertions.batch_parity import BatchParity
+from assertions.cells import CELL
 from assertions.duplicate_rate import DuplicateRate
 from assertions.no_loss import NoLoss
+from load.profiles import Steady
 
 
 def check(world: World, tmp_path: Path) -> Finding:
@@ -275,6 +277,33 @@ def test_a_hop_that_was_not_stored_is_never_a_pass(tmp_path: Path, hop: str) -> 
     world = World()
     world.without = {hop}
     assert check(world, tmp_path).verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("roles", "verdict"),
+    [(("source",), "inconclusive"), (("source", "path"), "pass"), (("source", "sink"), "pass")],
+)
+def test_a_pipeline_must_have_a_hop_after_the_source(tmp_path: Path, roles: tuple[str, ...], verdict: str) -> None:
+    world = World(profile=Steady(rate=200, seconds=10, share_poison=0), hops=[h for h in HOPS if h["role"] in roles])
+    world.without = set() if len(roles) > 1 else {"progress"}
+    finding = NoLoss().check(world.save(tmp_path))
+    assert (finding.verdict, "no hop after the source" in finding.summary) == (verdict, verdict == "inconclusive")
+
+
+def test_of_cells_that_nothing_explains_the_worst_is_told_first(tmp_path: Path) -> None:
+    world = World()
+    hot = world.counted().filter(pl.col("count") > 3).head(5)
+
+    def too_much(cells: pl.DataFrame) -> pl.DataFrame:
+        more = hot.select(*CELL, more=pl.int_range(1, hot.height + 1))
+        cells = cells.join(more, on=CELL, how="left", maintain_order="left").with_columns(pl.col("more").fill_null(0))
+        weight = pl.when(pl.col("more") > 0).then(10**12).otherwise(0)
+        return cells.with_columns(pl.col("count") + pl.col("more"), pl.col("weight") + weight).drop("more")
+
+    world.edit_cells = too_much
+    finding = NoLoss().check(world.save(tmp_path))
+    assert finding.figures["sink"]["unexplained_cells"] == 5
+    assert [e["counted"] - e["expected"] for e in finding.examples] == [5, 4, 3, 2, 1]
 
 
 def test_no_events_at_all(tmp_path: Path) -> None:
