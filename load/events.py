@@ -75,6 +75,7 @@ from load.source_form import (
     keys,
     load_encoder,
     parse_event_id,
+    parse_event_ids,
 )
 
 __all__ = [
@@ -102,5 +103,6 @@ __all__ = [
     "keys",
     "load_encoder",
     "parse_event_id",
+    "parse_event_ids",
     "warmup_columns",
 ]

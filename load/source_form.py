@@ -24,6 +24,9 @@ from load.plan import CATEGORIES, POISONS, Columns, Plan
 Encoder = Callable[[Sequence[Mapping[str, Any]]], Sequence[tuple[bytes | None, bytes]]]
 
 _EVENT_ID = re.compile(r"([0-9a-f]{8})-([0-9]{4})-([0-9]{10})", re.ASCII)
+_ID_CHARS, _NO_ID = 24, "?" * 24
+_ID_DIGITS = [*range(9, 13), *range(14, 24)]
+_POWERS = 10 ** np.arange(9, -1, -1, dtype=np.int64)
 
 _WIDTHS = {"tweet_id": 19, "author_id": 10, "user_id": 10, "weight": 9, "event_time_ms": 13}
 _WIDTHS |= {field: max(map(len, words)) + 2 for field, words in CATEGORIES.items()}
@@ -66,6 +69,17 @@ def parse_event_id(text: str) -> tuple[str, int, int] | None:
     """(run, producer, sequence) of an event id, or None for any other text."""
     match = _EVENT_ID.fullmatch(text)
     return (match[1], int(match[2]), int(match[3])) if match else None
+
+
+def parse_event_ids(texts: Sequence[str | None], run: str) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """(producer, sequence) of each of these ids, as `parse_event_id` reads them; both -1 for what is no id of this run."""
+    joined = "".join([t if t is not None and len(t) == _ID_CHARS else _NO_ID for t in texts])
+    chars = np.frombuffer(joined.encode("latin-1", "replace"), dtype=np.uint8).reshape(len(texts), _ID_CHARS)
+    digits = chars[:, _ID_DIGITS] - np.uint8(ord("0"))  # below "0" it wraps round to more than 9
+    fine = (chars[:, :9] == np.frombuffer(f"{run}-".encode(), dtype=np.uint8)).all(axis=1)
+    fine &= (digits <= 9).all(axis=1) & (chars[:, 13] == ord("-"))
+    producer = np.where(fine, digits[:, :4] @ _POWERS[-4:], -1).astype(np.int32)
+    return producer, np.where(fine, digits[:, 4:] @ _POWERS, -1)
 
 
 def keys(columns: Columns) -> list[bytes]:

@@ -12,7 +12,7 @@ import polars as pl
 
 from harness.backends.base import Child, Exit, Site
 from harness.errors import BackendGone, StartFailed, UsageError, died, last_lines
-from harness.topology import CONTENT_FIELDS, Cells, Content, CountedCell, EventId, Link, Sighting
+from harness.topology import Cells, CountedCell, Link, Sighting
 
 #: Called when a service's process ends: (service name, how).
 ServiceExit = Callable[[str, Exit], None]
@@ -120,126 +120,6 @@ def wait_until_up(server: Any, site: Site, answers: Callable[[], bool], timeout_
         for name in server.children or [server.name]
     )
     raise StartFailed(f"{program} was not ready within {timeout_s:g} s: {reason}\n{logs}")
-
-
-class MessageLog:
-    """Messages as a tap sees them, kept by column; shared by the taps of Kafka and Pub/Sub.
-
-    One row a message: the columns of docs/run-folder.md. The id is parsed when the message is seen, so that progress
-    is known while the run goes on.
-    """
-
-    def __init__(self, run: str, event_id: EventId, content: Content | None) -> None:
-        self._run, self._event_id, self._content = run, event_id, content
-        self._keys: list[tuple[Any, ...]] = []
-        self._created: list[int] = []
-        self._seen: list[float] = []
-        self._producer: list[int] = []
-        self._sequence: list[int] = []
-        self._raw: list[bytes | None] = []
-        self._fields: list[Mapping[str, Any] | None] = []
-        self._events: set[tuple[int, int]] = set()
-        self._warm: set[int] = set()
-        self._load = 0
-        self._error = ""
-        self._moved = time.monotonic()
-        self._lock = threading.Lock()
-
-    def add(
-        self, key: tuple[Any, ...], value: bytes, attributes: Mapping[str, str], created_ms: int, seen_ms: float
-    ) -> None:
-        from load.events import parse_event_id
-
-        try:
-            text = self._event_id(value, attributes)
-            parsed = parse_event_id(text) if text else None
-        except Exception as error:
-            parsed = None  # a declaration that raises on garbage still must not stop the tap
-            self._error = repr(error)
-        producer, sequence = (parsed[1], parsed[2]) if parsed and parsed[0] == self._run else (-1, -1)
-        fields: Mapping[str, Any] | None = None
-        if self._content is not None:
-            try:
-                fields = self._content(value, attributes)
-            except Exception:
-                fields = None
-        with self._lock:
-            self._keys.append(key)
-            self._created.append(created_ms)
-            self._seen.append(seen_ms)
-            self._producer.append(producer)
-            self._sequence.append(sequence)
-            self._raw.append(None if producer >= 0 else value[:200])
-            if self._content is not None:
-                self._fields.append(fields)
-            if producer == 0:
-                self._warm.add(sequence)
-            else:
-                self._load += 1
-                self._events.add((producer, sequence))
-            self._moved = time.monotonic()
-
-    def count(self) -> int:
-        return self._load
-
-    def warm(self) -> bool:
-        return bool(self._warm)
-
-    def distinct(self) -> int:
-        return len(self._events)
-
-    def last_moved(self) -> float:
-        return self._moved
-
-    def trouble(self) -> str:
-        with self._lock:
-            unread = [raw for raw in self._raw if raw is not None]
-        if not unread:
-            return ""
-        return (
-            f"{len(unread)} messages came, of which `event_id` shows no id of this run, such as {unread[0]!r}"
-            f"{f' ({self._error})' if self._error else ''}."
-        )
-
-    def events_by_producer(self) -> dict[int, list[int]]:
-        """Sequences of the distinct events seen so far (-1: ids that could not be read)."""
-        with self._lock:
-            found: dict[int, list[int]] = {0: list(self._warm)}
-            for producer, sequence in self._events:
-                found.setdefault(producer, []).append(sequence)
-        return found
-
-    def frame(self, key_schema: Mapping[str, Any]) -> pl.DataFrame:
-        """All rows; `key_schema` names and types the message's own key columns."""
-        with self._lock:
-            columns: dict[str, pl.Series] = {
-                name: pl.Series(name, [k[i] for k in self._keys], dtype=dtype)
-                for i, (name, dtype) in enumerate(key_schema.items())
-            }
-            columns["created_ms"] = pl.Series("created_ms", self._created, dtype=pl.Int64)
-            columns["seen_ms"] = pl.Series("seen_ms", self._seen, dtype=pl.Float64)
-            columns["producer"] = pl.Series("producer", self._producer, dtype=pl.Int32)
-            columns["sequence"] = pl.Series("sequence", self._sequence, dtype=pl.Int64)
-            columns["raw"] = pl.Series("raw", self._raw, dtype=pl.Binary)
-            if self._content is not None:
-                for name, kind in CONTENT_FIELDS.items():
-                    columns[name] = _content_column(name, kind, self._fields)
-                columns["content_read"] = pl.Series(
-                    "content_read", [f is not None for f in self._fields], dtype=pl.Boolean
-                )
-        return pl.DataFrame(columns)
-
-
-def _content_column(name: str, kind: type, fields: list[Mapping[str, Any] | None]) -> pl.Series:
-    """A content field by column. A value of the wrong type is shown as missing, which `content` then finds."""
-    values = []
-    for f in fields:
-        value = f.get(name) if f is not None else None
-        ok = isinstance(value, kind) and not isinstance(value, bool)
-        if ok and kind is int and not -(2**63) <= value < 2**63:  # type: ignore[operator]
-            ok = False
-        values.append(value if ok else None)
-    return pl.Series(name, values, dtype=pl.Int64 if kind is int else pl.String)
 
 
 # ------------------------------------------------------------------------------------------------- taps of sinks

@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import polars as pl
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -27,11 +29,13 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from numpy.typing import NDArray
 
 from harness.backends.base import Child, Site
 from harness.errors import HarnessFault, StartFailed, UsageError
 from harness.provision.kafka import new_uuid
-from harness.services.base import MessageLog, ServiceExit, TapResult, wait_until_up
+from harness.services.base import ServiceExit, TapResult, wait_until_up
+from harness.services.messages import MessageLog
 from harness.topology import Kafka, KafkaHop, Link
 
 #: How the harness's own clients behave: quick to come back after a broker restart, silent while it is away.
@@ -42,6 +46,9 @@ CLIENT: dict[str, str | int | float] = {
     "socket.connection.setup.timeout.ms": 2000,
     "log_level": 0,
 }
+#: Records that a tap takes at a time, and what it shows as the headers of one that has none.
+MOST_RECORDS = 10_000
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Broker:
@@ -305,7 +312,8 @@ class KafkaTap:
         self.hop = hop.name
         self._server, self._topic, self._now_ms = server, topic, now_ms
         self._partitions = server.service.topics[hop.topic]
-        self._messages = MessageLog(run, hop.event_id, hop.content)
+        keys = {"partition": pl.Int32, "offset": pl.Int64}
+        self._messages = MessageLog(run, hop.event_id, hop.content, keys)
         self._next = [0] * self._partitions
         self._gaps: list[str] = []
         self._stop = threading.Event()
@@ -341,26 +349,50 @@ class KafkaTap:
     def _read(self) -> None:
         while not self._stop.is_set():
             try:
-                self._take(self._consumer.consume(1000, 0.1))
+                if records := self._consumer.consume(MOST_RECORDS, 0.1):
+                    self._take(records)
+                else:
+                    self._messages.read_on()
             except Exception as error:  # the tap must say that it broke, not vanish
                 self._error = repr(error)
                 return
 
     def _take(self, records: Sequence[Any]) -> None:
         seen = self._now_ms()
-        for record in records:
-            if record.error() is not None:
-                if record.error().code() in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET):
-                    self._gaps.append(f"partition {record.partition()}: {record.error().str()}")
+        found = [record for record in records if record.error() is None]
+        if len(found) < len(records):
+            for error in (record.error() for record in records if record.error() is not None):
+                if error.code() in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET):
+                    self._gaps.append(error.str())
+        partitions, offsets = [record.partition() for record in found], [record.offset() for record in found]
+        again = self._follow(np.array(partitions, dtype=np.int32), np.array(offsets, dtype=np.int64))
+        if again.any():
+            found = [record for record, known in zip(found, again.tolist(), strict=True) if not known]
+            partitions, offsets = [record.partition() for record in found], [record.offset() for record in found]
+        self._messages.add(
+            (partitions, offsets),
+            [record.value() or b"" for record in found],
+            [_headers(record) for record in found],
+            [record.timestamp()[1] for record in found],
+            seen,
+        )
+
+    def _follow(self, partitions: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these records the tap had already (its own refetch after a broker's restart: the same record, not a
+        duplicate). Notes what is missing between them."""
+        again = np.zeros(len(offsets), dtype=bool)
+        for partition in np.unique(partitions).tolist():
+            places, due = np.flatnonzero(partitions == partition), self._next[partition]
+            if np.array_equal(offsets[places], np.arange(due, due + len(places))):
+                self._next[partition] = due + len(places)
                 continue
-            partition, offset = record.partition(), record.offset()
-            if offset < self._next[partition]:
-                continue  # the tap's own refetch after a broker restart: the same record, not a duplicate
-            if offset != self._next[partition]:
-                self._gaps.append(f"partition {partition}: offsets {self._next[partition]} to {offset - 1} are missing")
-            self._next[partition] = offset + 1
-            headers = {k: v.decode("utf-8", "replace") for k, v in (record.headers() or []) if isinstance(v, bytes)}
-            self._messages.add((partition, offset), record.value() or b"", headers, record.timestamp()[1], seen)
+            for place in places.tolist():
+                offset, due = int(offsets[place]), self._next[partition]
+                again[place] = offset < due
+                if offset > due:
+                    self._gaps.append(f"partition {partition}: offsets {due} to {offset - 1} are missing")
+                self._next[partition] = max(due, offset + 1)
+        return again
 
     def finish(self, timeout_s: float = 30.0) -> TapResult:
         """Reads on to the end offsets as they are now."""
@@ -383,10 +415,17 @@ class KafkaTap:
             reason = f"the tap broke: {self._error}"
         elif self._gaps:
             reason = "; ".join(self._gaps[:5])
-        frame = self._messages.frame({"partition": pl.Int32, "offset": pl.Int64})
+        frame = self._messages.frame()
         if not reason and len(frame) != sum(ends.values()):
             reason = f"{len(frame)} records were kept of {sum(ends.values())}"
         return TapResult(frame, not reason, reason or "offsets are contiguous up to the end", ends=list(ends.values()))
+
+
+def _headers(record: Any) -> Mapping[str, str]:
+    given = record.headers()
+    if not given:
+        return NO_HEADERS
+    return {k: v.decode("utf-8", "replace") for k, v in given if isinstance(v, bytes)}
 
 
 def probe(address: str, timeout_s: float = 5.0) -> float:

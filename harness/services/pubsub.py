@@ -12,7 +12,8 @@ from typing import Any
 import polars as pl
 
 from harness.backends.base import Child, Site
-from harness.services.base import MessageLog, ServiceExit, TapResult, wait_until_up
+from harness.services.base import ServiceExit, TapResult, wait_until_up
+from harness.services.messages import MessageLog
 from harness.topology import Link, PubSub, PubSubHop
 
 PROJECT = "gauntlet"
@@ -145,7 +146,7 @@ class PubSubTap:
         self._topic, self._now_ms = topic, now_ms
         self._publisher, self._subscriber = server.client()
         self._subscription = f"projects/{PROJECT}/subscriptions/gauntlet-tap-{hop.name}-{run}"
-        self._messages = MessageLog(run, hop.event_id, hop.content)
+        self._messages = MessageLog(run, hop.event_id, hop.content, {"message_id": pl.String})
         self._ids: set[str] = set()
         self._bytes = 0
         self._sentinel = threading.Event()
@@ -176,9 +177,12 @@ class PubSubTap:
         while not self._stop.is_set():
             try:
                 request = {"subscription": self._subscription, "max_messages": 1000, "return_immediately": True}
-                received = self._subscriber.pull(request=request, timeout=10, retry=None).received_messages
+                answer = self._subscriber.pull(request=request, timeout=10, retry=None)
+                received = type(answer).pb(answer).received_messages  # the bare message: a third of the time
                 self._take(received)
                 in_a_row = 0
+                if not received:
+                    self._messages.read_on()
                 if len(received) < 50:
                     self._stop.wait(0.02)
             except Exception as error:
@@ -192,17 +196,22 @@ class PubSubTap:
 
     def _take(self, received: Any) -> None:
         seen = self._now_ms()
+        fresh = []
         for item in received:
             message = item.message
             if SENTINEL in message.attributes:
                 self._sentinel.set()
-                continue
-            if message.message_id in self._ids:
-                continue
-            self._ids.add(message.message_id)
-            self._bytes += type(item).pb(item).ByteSize()
-            created = int(message.publish_time.timestamp() * 1000)
-            self._messages.add((message.message_id,), message.data, message.attributes, created, seen)
+            elif message.message_id not in self._ids:
+                self._ids.add(message.message_id)
+                self._bytes += item.ByteSize()
+                fresh.append(message)
+        self._messages.add(
+            ([message.message_id for message in fresh],),
+            [message.data for message in fresh],
+            [dict(message.attributes) for message in fresh],
+            [m.publish_time.seconds * 1000 + m.publish_time.nanos // 1_000_000 for m in fresh],
+            seen,
+        )
         if received:
             ids = [item.ack_id for item in received]
             self._subscriber.acknowledge(request={"subscription": self._subscription, "ack_ids": ids}, timeout=10)
@@ -233,7 +242,7 @@ class PubSubTap:
             self._subscriber.delete_subscription(request={"subscription": self._subscription}, timeout=5)
         if self._error is not None:
             reason = f"the tap broke: {self._error}"
-        frame = self._messages.frame({"message_id": pl.String})
+        frame = self._messages.frame()
         good = "the sentinel came, after a quiet longer than the deadline"
         size = round(self._bytes / len(self._ids), 1) if self._ids else 0.0
         return TapResult(frame, not reason, reason or good, failed_pulls=self._failures, bytes_a_message=size)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import polars as pl
 import pytest
 
-from harness.services.base import MessageLog, SinkReading, SinkTap
+from harness.services.base import SinkReading, SinkTap
 from harness.services.kafka import KafkaServer
+from harness.services.messages import MessageLog
 from harness.topology import Cells, CountedCell, EventId, Kafka
 
 CELLS = (Cells("country", ("country",), (30,)),)
+KEYS = {"partition": pl.Int32, "offset": pl.Int64}
 
 
 def raises(_value: bytes, _attributes: object) -> str:
@@ -28,16 +31,16 @@ def raises(_value: bytes, _attributes: object) -> str:
     ],
 )
 def test_messages_without_a_readable_id_are_shown(event_id: EventId, told: str) -> None:
-    log = MessageLog("1a2b3c4d", event_id, None)
+    log = MessageLog("1a2b3c4d", event_id, None, KEYS)
     assert log.trouble() == ""  # nothing came, nothing is strange
-    log.add((0, 0), b"x;1", {}, 0, 0.0)
+    log.add(([0], [0]), [b"x;1"], [{}], [0], 0.0)
     assert not log.warm()
     assert told in log.trouble()
 
 
 def test_messages_that_can_be_read_are_no_trouble() -> None:
-    log = MessageLog("1a2b3c4d", lambda v, a: v.decode(), None)
-    log.add((0, 0), b"1a2b3c4d-0000-0000000001", {}, 0, 0.0)
+    log = MessageLog("1a2b3c4d", lambda v, a: v.decode(), None, KEYS)
+    log.add(([0], [0]), [b"1a2b3c4d-0000-0000000001"], [{}], [0], 0.0)
     assert (log.warm(), log.trouble()) == (True, "")
 
 
