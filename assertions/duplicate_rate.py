@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -99,19 +98,21 @@ class DuplicateRate:
 
     def _at_hop(self, run: SavedRun) -> Finding:
         # The order matters: a wrong name is told as such before anything is said about its tap.
-        places = run.messages(self.hop)["place"].to_numpy()
-        known = places[places >= 0]
-        copies = np.bincount(known, minlength=len(run.events))
-        messages = len(known)
+        messages = run.messages(self.hop)
+        copies = run.copies(self.hop)
         figures: dict[str, Any] = {
             "doubled": int((copies > 1).sum()),
             "copies": int(copies.max(initial=0)),
         }
         parts = not_certified(run, [self.hop])
-        examples = self._copied(run, copies) if messages > (copies > 0).sum() else []
-        seen = run.messages(self.hop).filter(pl.col("place") >= 0).sort("seen_ms").select("place", "seen_ms")
-        bursts = _by_time(seen, seen.filter(pl.col("place").is_first_distinct())["seen_ms"])
+        examples = self._copied(run, copies) if figures["doubled"] else []
+        first, further = _by_time(messages, copies)
+        bursts = Bursts(tuple(sizes_by_time(further)), self._capacity(first), len(first))
         return self._judge(parts, not parts, bursts, figures, examples)
+
+    def _capacity(self, moments_s: np.ndarray) -> int:
+        """The most of these moments, of what may be doubled, that one burst could have; it matters to an interval."""
+        return most_within(moments_s) if 0 < self.most < 1 else 0
 
     def _copied(self, run: SavedRun, copies: np.ndarray) -> list[dict[str, Any]]:
         # A stable sort, so that among equals the earlier event comes first.
@@ -162,10 +163,11 @@ class DuplicateRate:
         extra = sink_cells.most_of_any_group(frame.filter(wrong), "excess")
         seen = run.sightings(self.hop)
         if seen is not None and events:
-            seen = seen.filter(pl.col("place") >= 0).sort("seen_ms").select("place", "seen_ms")
-            bursts = _by_time(seen, pl.Series(due_s(run)[run.settled().must_arrive] * 1000))
-            if bursts.extra == extra:
-                return dataclasses.replace(bursts, events=events)
+            places = seen["place"].to_numpy()
+            _, further = _by_time(seen, np.bincount(places[places >= 0], minlength=len(run.events)))
+            if len(further) == extra:
+                capacity = self._capacity(due_s(run)[run.settled().must_arrive])
+                return Bursts(tuple(sizes_by_time(further)), capacity, events)
         group = ["dimension", "window_s"]
         windows = frame.group_by(*group, "window_start_ms").agg(
             pl.col("expected").sum(), surplus=pl.col("excess").filter(wrong).sum()
@@ -241,8 +243,15 @@ class DuplicateRate:
         return Part("inconclusive", f"{told}: the bound {self.most:.3%} lies within; {how}")
 
 
-def _by_time(seen: pl.DataFrame, moments_ms: pl.Series) -> Bursts:
-    """The bursts of messages (place, seen_ms; by time), and of these moments what one burst could have doubled."""
-    first = seen["place"].is_first_distinct()
-    sizes = sizes_by_time(seen.filter(~first)["seen_ms"].to_numpy() / 1000)
-    return Bursts(tuple(sizes), most_within(moments_ms.to_numpy() / 1000), int(first.sum()))
+def _by_time(seen: pl.DataFrame, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """When each event was seen first, and when each of its further copies was; epoch seconds. `copies`: how often, by
+    place."""
+    place, at = seen["place"].to_numpy(), seen["seen_ms"].to_numpy() / 1000
+    known = place >= 0
+    place, at = place[known], at[known]
+    several = copies[place] > 1
+    order = np.argsort(at[several], kind="stable")
+    doubled, times = place[several][order], at[several][order]
+    first = np.zeros(len(doubled), dtype=bool)
+    first[np.unique(doubled, return_index=True)[1]] = True
+    return np.concatenate([at[~several], times[first]]), times[~first]

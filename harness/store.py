@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -223,23 +223,25 @@ class SavedRun:
             frame = self.hop(name)
             key = ["message_id"] if "message_id" in frame.columns else ["partition", "offset"]
             frame = frame.filter(pl.col("producer") != WARMUP)
-            if frame.select(key).is_duplicated().any():
+            if _repeated(frame, key):
                 frame = frame.sort("seen_ms", maintain_order=True).unique(key, keep="first", maintain_order=True)
             places = self.events.places(frame["producer"].to_numpy(), frame["sequence"].to_numpy())
             return frame.with_columns(pl.Series("place", places, dtype=pl.Int64))
 
         return self.once(("messages", name), make)
 
-    def events_at(self, name: str) -> np.ndarray:
-        """The events seen at a hop with ids, as a boolean array over `events`."""
+    def copies(self, name: str) -> np.ndarray:
+        """How many distinct messages a hop with ids holds of each event, by place."""
 
         def make() -> np.ndarray:
-            found = np.zeros(len(self.events), dtype=bool)
             places = self.messages(name)["place"].to_numpy()
-            found[places[places >= 0]] = True
-            return found
+            return np.bincount(places[places >= 0], minlength=len(self.events))
 
-        return self.once(("events at", name), make)
+        return self.once(("copies", name), make)
+
+    def events_at(self, name: str) -> np.ndarray:
+        """The events seen at a hop with ids, as a boolean array over `events`."""
+        return self.once(("events at", name), lambda: self.copies(name) > 0)
 
     def sightings(self, sink: str) -> pl.DataFrame | None:
         """When single events were counted in the sink, if it shows that, a row each time: producer, sequence, seen_ms,
@@ -522,6 +524,15 @@ class SavedRun:
                 raise DamagedRun(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
             self._frames[key] = _in_shape(frame, schema, path)
         return self._frames[key]
+
+
+def _repeated(frame: pl.DataFrame, key: Sequence[str]) -> bool:
+    """Whether two rows have the same key: one text, or a Kafka record's partition and offset."""
+    if len(key) == 1:
+        return frame[key[0]].n_unique() < frame.height
+    partition, offset = (frame[name].to_numpy().astype(np.int64) for name in key)
+    records = np.sort((partition << 48) ^ offset)  # an offset of 2**48 is far away: 9 years at a million a second
+    return bool((records[1:] == records[:-1]).any())
 
 
 def _in_shape(frame: pl.DataFrame, schema: Mapping[str, Any], path: Path) -> pl.DataFrame:

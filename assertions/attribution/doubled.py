@@ -39,7 +39,7 @@ def classes(run: SavedRun, hop: str) -> list[Class]:
 def _at_hop(run: SavedRun, hop: str) -> Iterator[Class]:
     # A dead-letter hop is on no way: how an event came to be there twice is not told.
     if hop in ways.path(run) and run.certified(hop)[0]:
-        yield from _on_path(run, hop, np.flatnonzero(ways.seen_at(run, hop).copies > 1))
+        yield from _on_path(run, hop, np.flatnonzero(run.copies(hop) > 1))
 
 
 def _on_path(run: SavedRun, hop: str, places: np.ndarray, at_sink: str = "") -> Iterator[Class]:

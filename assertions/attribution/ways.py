@@ -100,7 +100,7 @@ def _seen_at(run: SavedRun, hop: str) -> Seen:
     if "partition" in frame.columns:
         partition, offset = np.full(n, -1, dtype=np.int32), np.full(n, -1, dtype=np.int64)
         partition[places], offset[places] = frame["partition"].to_numpy(), frame["offset"].to_numpy()
-    return Seen(hop, np.bincount(places, minlength=n), first, last, partition, offset)
+    return Seen(hop, run.copies(hop), first, last, partition, offset)
 
 
 def times_of(run: SavedRun, hop: str) -> pl.DataFrame:
