@@ -267,21 +267,33 @@ class EventUser(User):
         self.load.ledger.intent(self.number, lo, n)
         self._next += n
         topic, produce, delivered = self.spec.topic, self._producer.produce, batch.delivered
-        # One by one, because produce_batch refuses timestamps (NotImplementedError in confluent-kafka 2.16).
-        for sequence, (key, value, created_ms) in enumerate(
-            zip(chunk.keys[part], values, chunk.created_ms[part], strict=True), start=lo
-        ):
-            while True:
-                try:
-                    produce(topic, value, key, on_delivery=delivered, timestamp=created_ms)
-                    self.load.sent += 1
-                except BufferError:  # the queue is full, and empties while this greenlet sleeps
-                    if not self.load.stopping.wait(_QUEUE_FULL_PAUSE_S):
-                        continue
-                    batch.refuse(sequence, KafkaError._QUEUE_FULL)
-                except KafkaException as error:
-                    batch.refuse(sequence, error.args[0].code())
-                break
+        # One by one, because produce_batch refuses timestamps (NotImplementedError in confluent-kafka 2.16); and by
+        # position, because names cost a fifth of the call.
+        sequence = lo
+        events = zip(chunk.keys[part], values, chunk.created_ms[part], strict=True)
+        for key, value, created_ms in events:
+            try:
+                produce(topic, value, key, -1, delivered, None, created_ms)
+            except (BufferError, KafkaException) as error:
+                self._send_again(batch, sequence, error, (value, key, created_ms))
+            sequence += 1
+        self.load.sent += n - batch.refused
+
+    def _send_again(
+        self, batch: Batch, sequence: int, error: Exception, event: tuple[bytes, bytes | None, int]
+    ) -> None:
+        """Until the client takes the event: while its queue is full, which empties as this greenlet sleeps."""
+        value, key, created_ms = event
+        while isinstance(error, BufferError):
+            if self.load.stopping.wait(_QUEUE_FULL_PAUSE_S):
+                batch.refuse(sequence, KafkaError._QUEUE_FULL)
+                return
+            try:
+                self._producer.produce(self.spec.topic, value, key, -1, batch.delivered, None, created_ms)
+                return
+            except (BufferError, KafkaException) as again:
+                error = again
+        batch.refuse(sequence, error.args[0].code())
 
     def _events_ahead(self) -> Chunk:
         chunk = self._chunk
