@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import orjson
+
 from harness.topology import (
+    CONTENT_FIELDS,
     Batch,
     Bigtable,
     BigtableHop,
@@ -21,7 +24,7 @@ from harness.topology import (
     Sighting,
     Worker,
 )
-from pipelines_under_test.kappa import events, rows
+from pipelines_under_test.kappa import rows
 
 _SOURCE_ID = re.compile(rb'"event_id"\s*:\s*"([^"]*)"')
 _INTERMEDIATE_ID = re.compile(rb'"id"\s*:\s*"([^"]*)"')
@@ -53,33 +56,60 @@ def id_in_dead_letter(value: bytes, _: Mapping[str, str]) -> str | None:
     return _first_group(_SOURCE_ID, value) or _first_group(_INTERMEDIATE_ID, value)
 
 
+# Read here anew and not by the pipeline's own code, which could be wrong in the same way on both sides; and with as little
+# ceremony as can be, because a tap reads every record of a run. What is missing or of another type is shown as it is.
+
+
 def content_in_source(value: bytes, _: Mapping[str, str]) -> Mapping[str, Any]:
-    return _content(events.from_source, value)
+    fields = _object(value)
+    return {name: fields.get(name) for name in CONTENT_FIELDS} if fields else {}
 
 
 def content_in_intermediate(value: bytes, _: Mapping[str, str]) -> Mapping[str, Any]:
-    return _content(events.from_intermediate, value)
+    try:
+        fields = _object(value)
+        tweet, actor = fields["tweet"], fields["actor"]
+        return {
+            "tweet_id": _digits(tweet["id"]),
+            "author_id": _digits(tweet["author"]),
+            "user_id": _digits(actor["id"]),
+            "engagement": fields["action"].lower(),
+            "weight": fields["w"],
+            "event_time_ms": fields["ts"]["ms"],
+            "client": actor["client"],
+            "country": actor["country"],
+        }
+    except (KeyError, TypeError, AttributeError):
+        return {}
 
 
 def content_in_message(value: bytes, _: Mapping[str, str]) -> Mapping[str, Any]:
-    return _content(events.from_message, value)
+    fields = _object(value)
+    return {name: fields.get(ours) for name, ours in _IN_MESSAGE} if fields else {}
 
 
-def _content(read: Any, value: bytes) -> Mapping[str, Any]:
+_IN_MESSAGE = (
+    ("tweet_id", "tweet"),
+    ("author_id", "author"),
+    ("user_id", "user"),
+    ("engagement", "type"),
+    ("weight", "weight"),
+    ("event_time_ms", "at_ms"),
+    ("client", "client"),
+    ("country", "country"),
+)
+
+
+def _object(value: bytes) -> dict[str, Any]:
     try:
-        event = read(value)
-    except events.Poison:
+        fields = orjson.loads(value)
+    except orjson.JSONDecodeError:
         return {}
-    return {
-        "tweet_id": event.tweet_id,
-        "author_id": event.author_id,
-        "user_id": event.user_id,
-        "engagement": event.engagement,
-        "weight": event.weight,
-        "event_time_ms": event.event_time_ms,
-        "client": event.client,
-        "country": event.country,
-    }
+    return fields if type(fields) is dict else {}
+
+
+def _digits(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def cells_in_row(row: Row) -> Iterator[CountedCell]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_kappa_events import EVENT, SOURCE
 
-from harness.topology import BigtableHop, KafkaHop, Pipeline, PubSubHop, Row
+from harness.topology import CONTENT_FIELDS, BigtableHop, KafkaHop, Pipeline, PubSubHop, Row
 from pipelines_under_test.kappa import events, rows
 from pipelines_under_test.kappa import pipeline as declaration
 from pipelines_under_test.kappa.pipeline import kappa
@@ -126,3 +129,35 @@ def test_showing_ids_and_content_is_cheap() -> None:
         declaration.id_in_source(SOURCE, {})
         declaration.content_in_source(SOURCE, {})
     assert time.perf_counter() - started < 1.0
+
+
+def leaves(value: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from leaves(inner, (*at, name))
+    else:
+        yield at
+
+
+ALTERED = [(name, at) for name in FORMS for at in leaves(json.loads(FORMS[name])) if at[-1] not in ("event_id",)]
+
+
+@pytest.mark.parametrize(("name", "at"), [(n, a) for n, a in ALTERED if (n, a) != ("intermediate", ("id",))])
+@pytest.mark.parametrize("how", ["another type", "another value", "missing"])
+def test_whatever_is_altered_shows(name: str, at: tuple[str, ...], how: str) -> None:
+    """Also a number that became a text, or a text that became a number."""
+    document = json.loads(FORMS[name])
+    inner = document
+    for part in at[:-1]:
+        inner = inner[part]
+    if how == "missing":
+        del inner[at[-1]]
+    elif how == "another type":
+        inner[at[-1]] = str(inner[at[-1]]) if isinstance(inner[at[-1]], int) else 7
+    else:
+        inner[at[-1]] = inner[at[-1]] + 1 if isinstance(inner[at[-1]], int) else inner[at[-1]] + "0"
+    content = hop(name).content
+    assert content is not None
+    shown = dict(content(json.dumps(document).encode(), {}))
+    typed = {f: v if type(v) is CONTENT_FIELDS[f] else None for f, v in shown.items()}
+    assert typed != {f: getattr(EVENT, f) for f in events.Event.__slots__ if f != "event_id"}
