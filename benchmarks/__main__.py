@@ -26,7 +26,7 @@ def names() -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0, or 1 where a limit was not kept, or 2 where something is missing."""
+    """0, or 1 where a limit was not kept or a goal not reached, or 2 where something is missing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(names())} (default: all)")
     parser.add_argument(
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name}: {error}", file=sys.stderr)
             return 2
         print(table(result))
-        kept = kept and not result.too_much()
+        kept = kept and not result.too_much() and not result.too_little()
         if not args.dry:
             PAGE.write_text(put(PAGE.read_text(), name, table(result)))
             print(f"written to {save(result, HERE / 'results')} and {PAGE}", file=sys.stderr)

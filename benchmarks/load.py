@@ -32,6 +32,8 @@ def benchmark() -> Benchmark:
         "/s",
         [Side(OURS, ours), Side(PEER, lambda: peer(kafka, jar))],
         PEER,
+        limited=[OURS],
+        least=0.9,
         notes=[
             f"Kafka {kafka.version}, one broker on the same cores, {PARTITIONS} partitions, acks=all, {EVENTS:,} records "
             f"of {EVENT_BYTES} bytes; one load process",

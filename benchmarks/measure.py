@@ -26,7 +26,8 @@ class Side:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`peer` names the side by which the others are divided. `most`, if any, is what `limited` sides may come to.
+    """`peer` names the side by which the others are divided. `most`, if any, is what `limited` sides may come to in any
+    run; `least`, how many times the peer their medians must be.
 
     `notes` (what the figures depend on) are told with them.
     """
@@ -39,6 +40,7 @@ class Benchmark:
     most: float | None = None
     limited: Sequence[str] = ()
     notes: Sequence[str] = ()
+    least: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Result:
     limited: Sequence[str] = ()
     notes: Sequence[str] = ()
     machine: Mapping[str, Any] = field(default_factory=dict)
+    least: float | None = None
 
     def ratio(self, side: str) -> float:
         """Of the medians: the side to the peer."""
@@ -68,6 +71,10 @@ class Result:
     def too_much(self) -> list[str]:
         """The limited sides that were over the limit, were it only once."""
         return [s for s in self.limited if self.most is not None and max(self.figures[s]) > self.most]
+
+    def too_little(self) -> list[str]:
+        """The limited sides whose ratio to the peer is below what it must be."""
+        return [s for s in self.limited if self.least is not None and self.ratio(s) < self.least]
 
 
 def summary(figures: Sequence[float]) -> Summary:
@@ -98,6 +105,7 @@ def measure(benchmark: Benchmark, rounds: int, tell: Tell) -> Result:
         benchmark.limited,
         benchmark.notes,
         before,
+        benchmark.least,
     )
 
 

@@ -17,7 +17,7 @@ def table(result: Result) -> str:
     ]
     for side, figures in result.figures.items():
         s = summary(figures)
-        values = " | ".join(f"{v:.2f} {result.unit}" for v in (s.median, s.least, s.most))
+        values = " | ".join(shown(v, result.unit) for v in (s.median, s.least, s.most))
         ratio = "1 (the peer)" if side == result.peer else f"{result.ratio(side):.2f}"
         lines.append(f"| {side} | {values} | {s.runs} | {ratio} |")
     lines.append("")
@@ -25,9 +25,18 @@ def table(result: Result) -> str:
         over = result.too_much()
         verdict = f"**over it: {', '.join(over)}**" if over else "kept in every run"
         lines.append(f"Limit for {' and '.join(result.limited)}: {result.most:g} {result.unit}; {verdict}.")
+    if result.least is not None:
+        under = result.too_little()
+        verdict = f"**missed: {', '.join(under)}**" if under else "reached"
+        lines.append(f"Goal for {' and '.join(result.limited)}: {result.least:g} times the peer; {verdict}.")
     lines.append(f"Machine: {', '.join(_words(result.machine))}.")
     lines += [f"{note}." for note in result.notes]
     return "\n".join(lines)
+
+
+def shown(value: float, unit: str) -> str:
+    """With two decimals, or in whole thousands: "3.71 s", "412,000/s"."""
+    return f"{value:,.0f}{unit}" if unit.startswith("/") else f"{value:.2f} {unit}"
 
 
 def _words(machine: object) -> list[str]:

@@ -37,6 +37,8 @@ def benchmark() -> Benchmark:
         "/s",
         [Side(REFERENCE, lambda: carried(kappa, EVENTS)), Side(PEER, lambda: carried(stock_beam, PEER_EVENTS))],
         PEER,
+        limited=[REFERENCE],
+        least=10,
         notes=[
             f"Everything on the same cores; a backlog of {EVENTS:,} events, {PEER_EVENTS:,} for the peer, each of about "
             "0.2 kB; two dimensions with two granularities each"

@@ -44,6 +44,8 @@ def benchmark() -> Benchmark:
         "/s",
         [Side(WATCHED, lambda: carried(Stack)), Side(PEER, lambda: carried(Unwatched))],
         PEER,
+        limited=[WATCHED],
+        least=0.9,
         notes=[f"A backlog of {EVENTS:,} events; the services, and where they are watched the taps, on the same cores"],
     )
 

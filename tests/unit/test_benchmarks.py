@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.measure import Benchmark, Result, Side, Summary, measure, summary
-from benchmarks.tables import put, save, table
+from benchmarks.tables import put, save, shown, table
 
 MACHINE = {"cores": 2, "processor": "P", "memory_gib": 24.0, "system": "Linux 6", "python": "3.11", "load_before": 0.3}
 RESULT = Result(
@@ -35,6 +35,19 @@ def test_one_run_over_the_limit_is_over_the_limit() -> None:
     assert RESULT.too_much() == ["ours"]
     assert dataclasses.replace(RESULT, most=9.0).too_much() == []
     assert dataclasses.replace(RESULT, most=None).too_much() == []
+
+
+def test_a_goal_is_a_ratio_of_the_medians() -> None:
+    assert dataclasses.replace(RESULT, least=0.5).too_little() == []
+    assert dataclasses.replace(RESULT, least=0.51).too_little() == ["ours"]
+    assert RESULT.too_little() == []
+    assert "Goal for ours: 0.51 times the peer; **missed: ours**." in table(dataclasses.replace(RESULT, least=0.51))
+    assert "Goal for ours: 0.5 times the peer; reached." in table(dataclasses.replace(RESULT, least=0.5))
+
+
+def test_rates_are_shown_in_whole_numbers() -> None:
+    assert shown(412_345.678, "/s") == "412,346/s"
+    assert shown(3.714, "s") == "3.71 s"
 
 
 def test_the_sides_alternate_and_none_is_always_first() -> None:
@@ -92,7 +105,7 @@ def test_every_benchmark_has_its_place_on_the_page() -> None:
 
 
 def test_what_cannot_be_measured_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
-    for argv, told in ((["nothing"], "there are start"), (["--rounds", "2"], "fewer than 5 rounds")):
+    for argv, told in ((["nothing"], "there are audit"), (["--rounds", "2"], "fewer than 5 rounds")):
         with pytest.raises(SystemExit) as raised:
             command.main(argv)
         assert raised.value.code == 2
