@@ -139,6 +139,20 @@ class LedgerWriter:
         self.close()
 
 
+def ledger_of_worker(path: str | os.PathLike[str], index: int) -> Path:
+    """Where a worker process of a load keeps its own: `ledger-0.bin` in the place of `ledger.bin`."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}-{index}{path.suffix}")
+
+
+def ledgers(path: str | os.PathLike[str]) -> list[Path]:
+    """All the ledgers of one load: the file itself, and those of its worker processes, as far as they are there."""
+    path = Path(path)
+    numbered = re.compile(rf"{re.escape(path.stem)}-(\d+){re.escape(path.suffix)}")
+    found = [(int(match[1]), other) for other in path.parent.glob("*") if (match := numbered.fullmatch(other.name))]
+    return [*([path] if path.exists() else []), *(other for _, other in sorted(found))]
+
+
 @dataclass(frozen=True)
 class Ledger:
     """A ledger as read: per producer, which events were acked, ambiguous or failed.

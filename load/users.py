@@ -14,6 +14,10 @@ and `locust --headless -u 2 -f locustfile.py` (as many users as the spec says; e
 when the first user has connected, and each user stops after its last event. What Locust counts as a request is a
 batch of events; its response time counts from when the batch was due.
 
+With `--processes 2`, or `--master` and `--worker` on several machines, the users are spread over the workers and send the
+same events together (`load.distributed`). Each worker writes a ledger of its own, `ledger-0.bin` and so on in the place
+of `ledger.bin`; `Ledger.read(*ledgers("ledger.bin"))` reads them as one.
+
 Importing this module imports locust, which patches the standard library for gevent: so it is never imported by the
 harness itself, nor by pytest.
 
@@ -30,17 +34,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gevent
 import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from gevent.event import Event
-from locust import User, constant, task
+from locust import User, constant, events, task
 from locust.exception import StopUser
+from locust.runners import MasterRunner, Runner, WorkerRunner
 from numpy.typing import NDArray
 
-from harness.ledger import LedgerWriter
+from harness.errors import StartFailed
+from harness.ledger import LedgerWriter, ledger_of_worker
+from load.distributed import Member, Registrar
 from load.events import Encoder, Plan, columns, encode, encode_with, keys, load_encoder
 from load.kafka_client import producer_config, wait_for_topic
 from load.spec import LoadSpec
@@ -56,10 +63,12 @@ _QUEUE_FULL_PAUSE_S = 0.01
 class Load:
     """What the users of one process share: the plan, the ledger, the clock, the counts."""
 
-    def __init__(self, spec: LoadSpec) -> None:
+    def __init__(self, spec: LoadSpec, runner: Runner | None = None) -> None:
         self.spec = spec
+        self.member = Member(runner, self.start, self.stop) if isinstance(runner, WorkerRunner) else None
         self.encoder: Encoder | None = load_encoder(spec.encode, spec.profile.share_poison) if spec.encode else None
-        self.ledger = LedgerWriter(spec.ledger, spec.run)
+        path = spec.ledger if self.member is None else ledger_of_worker(spec.ledger, self.member.index)
+        self.ledger = LedgerWriter(path, spec.run)
         columns(spec.plan(t0_ms=10**12), 1, 0, 1)  # builds the tables now, and not when the first event is due
         self.plan: Plan | None = None
         self.started = Event()
@@ -73,10 +82,11 @@ class Load:
 
     def join(self, user: EventUser) -> int:
         """The number of the producer that this user is to be; 0 if there are already as many as the spec says."""
-        if len(self.users) >= self.spec.users:
+        number = len(self.users) + 1 if self.member is None else self.member.number()
+        if number > self.spec.users:
             return 0
         self.users.append(user)
-        return len(self.users)
+        return number
 
     def start(self, t0_ms: int) -> None:
         """Lets the users begin: the first event is due at this epoch millisecond (which may be to come, or past)."""
@@ -184,13 +194,17 @@ class EventUser(User):
     def on_start(self) -> None:
         kind = type(self)
         if kind.shared is None:
-            kind.shared = Load(self.spec)
+            kind.shared = Load(self.spec, self.environment.runner)
         self.load: Load = kind.shared
         self.connected = self.done = False
         self.settled = []
         self._next = 0
         self._chunk: Chunk | None = None
-        self.number = self.load.join(self)
+        try:
+            self.number = self.load.join(self)
+        except StartFailed as error:
+            self.number = 0
+            self.load.fail(error)
         if not self.number:
             self.done = True
             return
@@ -207,7 +221,9 @@ class EventUser(User):
             return
         self._pump = gevent.spawn(self._pump_reports)
         self.connected = True
-        if self.starts_itself and not self.load.started.is_set():
+        if self.load.member is not None:
+            self.load.member.connected()
+        elif self.starts_itself and not self.load.started.is_set():
             self.load.start(int(time.time() * 1000) + 100)
         self.load.started.wait()
 
@@ -355,3 +371,10 @@ class EventUser(User):
                 gevent.sleep(0.01)
         gevent.sleep(2 * _PUMP_S)
         self._tell_locust()
+
+
+@events.init.add_listener
+def _register(environment: Any, runner: Runner | None = None, **_: Any) -> None:
+    """The master of a locustfile of one's own tells the users of its workers who they are."""
+    if isinstance(runner, MasterRunner):
+        Registrar(runner, starts_itself=True)
