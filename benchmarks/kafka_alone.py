@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessFault
-from harness.ledger import Ledger
+from harness.ledger import Ledger, ledgers
 from harness.session import Session
 from harness.topology import Kafka, KafkaHop, Pipeline
 from load.profiles import Steady
@@ -61,7 +61,7 @@ def topic() -> Iterator[Topic]:
         yield Topic(server, names["events"], Path(folder))
 
 
-def fill(one: Topic, events: int, users: int = 1) -> tuple[LoadSpec, int, Ledger]:
+def fill(one: Topic, events: int, processes: int = 1) -> tuple[LoadSpec, int, Ledger]:
     """Loads as fast as the load process can, with its ledger; returns what was asked, when the load began (epoch ms)
     and what became of it. Raises HarnessFault unless every event was acknowledged and is there."""
     t0_ms = int(time.time() * 1000)
@@ -71,7 +71,8 @@ def fill(one: Topic, events: int, users: int = 1) -> tuple[LoadSpec, int, Ledger
         one.name,
         run=RUN,
         seed=7,
-        users=users,
+        users=processes,
+        processes=processes,
         profile=Steady(rate=events * 10, seconds=0.1),  # all of it is overdue at once
         ledger=str(one.folder / "ledger.bin"),
         status=str(one.folder / "status.jsonl"),
@@ -82,7 +83,7 @@ def fill(one: Topic, events: int, users: int = 1) -> tuple[LoadSpec, int, Ledger
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise HarnessFault(f"the load came to nothing:\n{done.stdout[-1000:]}{done.stderr[-2000:]}")
-    ledger = Ledger.read(spec.ledger)
+    ledger = Ledger.read(*ledgers(spec.ledger))
     if (acked := ledger.totals()["acked"]) != events:
         raise HarnessFault(f"of {events:,} events {acked:,} were acknowledged")
     one.must_hold(events)

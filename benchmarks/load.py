@@ -19,6 +19,7 @@ from harness.provision.programs import KafkaProgram
 from load.events import EVENT_BYTES
 
 OURS = "Gauntlet: Locust, unique events in the ledger, keyed by tweet"
+BOTH = "the same by Locust's master and two worker processes"
 PEER = "kafka-producer-perf-test"
 EVENTS = 2_000_000
 
@@ -30,22 +31,22 @@ def benchmark() -> Benchmark:
         "load",
         "Events a second into Kafka, every one acknowledged",
         "/s",
-        [Side(OURS, ours), Side(PEER, lambda: peer(kafka, jar))],
+        [Side(OURS, ours), Side(BOTH, lambda: ours(2)), Side(PEER, lambda: peer(kafka, jar))],
         PEER,
         limited=[OURS],
         least=0.9,
         notes=[
             f"Kafka {kafka.version}, one broker on the same cores, {PARTITIONS} partitions, acks=all, {EVENTS:,} records "
-            f"of {EVENT_BYTES} bytes; one load process",
+            f"of {EVENT_BYTES} bytes",
             f"The peer's settings: {', '.join(perf_test.SETTINGS)}",
         ],
     )
 
 
-def ours() -> float:
+def ours(processes: int = 1) -> float:
     """From the first intent to the last acknowledgement, by the ledger's own times."""
     with topic() as one:
-        _, _, ledger = fill(one, EVENTS)
+        _, _, ledger = fill(one, EVENTS, processes)
         times, kinds = ledger.records["t_us"], ledger.records["kind"]
         return float(EVENTS / (times[kinds == ACK].max() - times[kinds == INTENT].min()) * 1e6)
 

@@ -91,6 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--rate", type=int, metavar="N", help="events a second")
     run.add_argument("--seconds", type=float, metavar="N", help="how long the load lasts")
     run.add_argument(
+        "--load-processes",
+        type=int,
+        metavar="N",
+        help="processes that share the load, for rates that one cannot reach (default: the scenario's)",
+    )
+    run.add_argument(
         "--schedule",
         metavar="KIND",
         help="other faults than the scenario's: 'random' draws them from the seed, 'none' leaves them out",
@@ -212,6 +218,8 @@ def _run(args: argparse.Namespace) -> int:
     chosen = chosen.with_(load=dataclasses.replace(chosen.load, **given))
     if args.seed is not None:
         chosen = chosen.with_(seed=args.seed)
+    if args.load_processes is not None:
+        chosen = chosen.with_(processes=args.load_processes, users=max(chosen.users, args.load_processes))
     if args.schedule is not None:
         chosen = rescheduled(chosen, args.schedule)
     chosen.validate()

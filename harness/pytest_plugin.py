@@ -104,6 +104,7 @@ class Gauntlet:
         faults: Sequence[Fault | Sequence[Fault]] | RandomSchedule = (),
         *,
         users: int = 1,
+        processes: int = 1,
         seed: int = 7,
     ) -> CheckableRun:
         """Runs a pipeline under load and faults, up to what was observed; `check` on the result judges it."""
@@ -114,7 +115,16 @@ class Gauntlet:
         by_hand = () if isinstance(faults, RandomSchedule) else schedule(*faults)
         drawn = faults if isinstance(faults, RandomSchedule) else None
         return self._start(
-            Scenario(self._name, pipeline, load or Steady(), by_hand, users=users, seed=seed, random=drawn)
+            Scenario(
+                self._name,
+                pipeline,
+                load or Steady(),
+                by_hand,
+                users=users,
+                processes=processes,
+                seed=seed,
+                random=drawn,
+            )
         )
 
     def scenario(self, scenario: str | Scenario, pipeline: Pipeline | None = None) -> CheckableRun:

@@ -136,6 +136,7 @@ class Run:
             "load": {
                 "profile": s.load.as_dict(),
                 "users": s.users,
+                "processes": s.processes,
                 "t0_ms": None,
                 "warmup_t0_ms": self.warmup_t0_ms,
                 "warmup_events": 0,
@@ -201,6 +202,7 @@ class Run:
             "seed": self.scenario.seed,
             "profile": self.scenario.load.as_dict(),
             "users": self.scenario.users,
+            "processes": self.scenario.processes,
             "ledger": str(self.folder.ledger),
             "status": str(load / "status.jsonl"),
             "go": str(load / "go.json"),

@@ -14,11 +14,15 @@ from faults.random_schedule import RandomSchedule, Refuses
 from harness.topology import Pipeline, UsageError, unknown
 from load.profiles import Steady
 from load.source_form import load_encoder
+from load.spec import check_processes
 
 
 @dataclass(frozen=True)
 class Scenario:
     """What `gauntlet run NAME` runs. `expected`: assertion -> "violation", for a pipeline that is known to be wrong.
+
+    `users` producers share the load, on `processes` processes (of which each can send some hundred thousand events a
+    second).
 
     `random`: the faults are drawn from a seed as soon as the backend is known (`drawn`), and `schedule_seed` says which.
     """
@@ -34,6 +38,7 @@ class Scenario:
     about: str = ""
     random: RandomSchedule | None = None
     schedule_seed: int | None = None
+    processes: int = 1
 
     def with_(self, **changes: Any) -> Scenario:
         return dataclasses.replace(self, **changes)
@@ -51,6 +56,7 @@ class Scenario:
         """Raises UsageError at the first thing that cannot work, before anything is started."""
         self.pipeline.validate()
         self.load.check_users(self.users)
+        check_processes(self.processes, self.users)
         for fault in self.faults or self.drawn("").faults:  # what any backend can do: is there anything to draw?
             fault.check(self.pipeline)
         named = {a.name for a in self.assertions} | {g.name for g in GUARDS}

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from harness.errors import HarnessFault
-from harness.ledger import Ledger
+from harness.ledger import Ledger, ledgers
 from harness.run_folder import FORMAT, DamagedRun, RunFolder, UnfinishedRun, check_manifest, must_be_folder, read_json
 from harness.settlement import EventIndex, FaultWindow, Settlement
 from harness.topology import CONTENT_FIELDS, Cells, unknown
@@ -329,6 +329,7 @@ class SavedRun:
 
     @cached_property
     def ledger(self) -> Ledger:
+        """Of all the load's processes."""
         return self._ledger(self.folder.ledger)
 
     @cached_property
@@ -336,9 +337,9 @@ class SavedRun:
         return self._ledger(self.folder.warmup_ledger)
 
     def _ledger(self, path: Path) -> Ledger:
-        if not path.is_file():
+        if not (found := ledgers(path)):
             raise NotObserved(f"there is no {path.name}: what load sent was not stored")
-        return Ledger.read(path)
+        return Ledger.read(*found)
 
     @cached_property
     def events(self) -> EventIndex:

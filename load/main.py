@@ -1,5 +1,7 @@
 """The load process: `python -m load.main SPEC.json`. See load.spec for the file, load.users for what it does.
 
+With `processes` in the spec it is Locust's master, and starts that many workers, which end with it (load.workers).
+
 Its life: connect every producer, write {"state": "ready"}, wait for the go file, send on schedule with a line
 {"state": "loading", "t", "sent", "acked", "failed", "behind_ms"} each half second, drain, and write
 {"state": "done", "ended", "planned", "sent", "acked", "failed", "ambiguous", "behind_ms"}, where `ended` is "plan" (all
@@ -41,57 +43,94 @@ class Status:
         os.write(self._fd if self._fd >= 0 else 1, line.encode())
 
 
-def run(spec: LoadSpec, status: Status) -> None:
+class Alone:
+    """The users in this process."""
+
+    def __init__(self, spec: LoadSpec) -> None:
+        from locust.env import Environment
+
+        from load.users import EventUser, Load
+
+        class PlannedUser(EventUser):
+            starts_itself = False
+
+        self.spec, self._load = spec, Load(spec)
+        PlannedUser.spec, PlannedUser.shared = spec, self._load
+        self._runner = Environment(user_classes=[PlannedUser]).create_local_runner()
+        self._runner.start(spec.users, spawn_rate=spec.users)
+        self.start, self.stop, self.figures = self._load.start, self._load.stop, self._load.figures
+
+    @property
+    def broken(self) -> BaseException | None:
+        return self._load.broken
+
+    def look(self) -> None: ...
+
+    def connected(self) -> bool:
+        return self._are("connected")
+
+    def done(self) -> bool:
+        return self._are("done")
+
+    def _are(self, what: str) -> bool:
+        users = self._load.users
+        return len(users) == self.spec.users and all(getattr(user, what) for user in users)
+
+    def started(self) -> bool:
+        return self._load.started.is_set()
+
+    def close(self) -> None:
+        if self.broken is None:  # else there is nothing to wait for
+            self._runner.quit()
+        self._load.ledger.close()
+
+
+def _crew(spec: LoadSpec, path: str) -> Any:
+    from load.workers import Crew
+
+    return Crew(spec, path)
+
+
+def run(spec: LoadSpec, path: str, status: Status) -> None:
     """Loads by the spec until its end; raises what made it impossible."""
     import gevent
-    from locust.env import Environment
 
-    from load.users import EventUser, Load
-
-    class PlannedUser(EventUser):
-        starts_itself = False
-
-    load = Load(spec)
-    PlannedUser.spec, PlannedUser.shared = spec, load
-    ended = "plan"
+    ended = ""
 
     def by_signal() -> None:
         nonlocal ended
         ended = "signal"
         load.stop(drain_s=SIGNAL_DRAIN_S)
 
+    load = Alone(spec) if spec.processes == 1 else _crew(spec, path)
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, by_signal)
-
-    environment = Environment(user_classes=[PlannedUser])
-    runner = environment.create_local_runner()
-    runner.start(spec.users, spawn_rate=spec.users)
-
-    def users_are(what: str) -> bool:
-        return len(load.users) == spec.users and all(getattr(user, what) for user in load.users)
-
     go, stop = Path(spec.go), Path(spec.stop)
     ready, next_line = False, 0.0
-    while not users_are("done") and load.broken is None:
-        if not ready and users_are("connected"):
-            ready = True
-            status.write("ready")
-        if ready and not load.started.is_set():
-            t0_ms = _read_go(go) if spec.go else int(time.time() * 1000) + 100
-            if t0_ms is not None:
-                load.start(t0_ms)
-        if spec.stop and not load.stopping.is_set() and stop.exists():
-            ended = "stop"
-            load.stop()
-        if load.plan is not None and time.monotonic() >= next_line:
-            next_line = time.monotonic() + STATUS_S
-            status.write("loading", **load.figures())
-        gevent.sleep(_LOOK_S)
+    try:
+        while not load.done() and load.broken is None:
+            load.look()
+            if not ready and load.connected():
+                ready = True
+                status.write("ready")
+            if ready and not load.started():
+                t0_ms = _read_go(go) if spec.go else int(time.time() * 1000) + 100
+                if t0_ms is not None:
+                    load.start(t0_ms)
+            if spec.stop and not ended and stop.exists():
+                ended = "stop"
+                load.stop()
+            if load.started() and time.monotonic() >= next_line:
+                next_line = time.monotonic() + STATUS_S
+                status.write("loading", **load.figures())
+            gevent.sleep(_LOOK_S)
+    finally:
+        load.close()
     if load.broken is not None:
         raise load.broken
-    runner.quit()
-    load.ledger.close()
-    status.write("done", ended=ended, planned=spec.profile.events, **load.figures(), ambiguous=load.sent - load.acked)
+    figures = load.figures()
+    ambiguous = figures["sent"] - figures["acked"]
+    status.write("done", ended=ended or "plan", planned=spec.profile.events, **figures, ambiguous=ambiguous)
 
 
 def _read_go(path: Path) -> int | None:
@@ -113,7 +152,7 @@ def main(arguments: list[str]) -> int:
     try:
         spec = LoadSpec.read(arguments[0])
         status = Status(spec.status)
-        run(spec, status)
+        run(spec, arguments[0], status)
     except UsageError as error:
         return _give_up(status, str(error), 2)
     except HarnessFault as error:

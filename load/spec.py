@@ -29,7 +29,9 @@ class LoadSpec:
     run         the run's tag, 8 hex digits
     seed        see load.plan.Plan
     users       producers that share the profile's rate
-    ledger      path of the ledger file; made if there is none
+    ledger      path of the ledger file; made if there is none. Of several processes each writes one of its own beside it
+                (`harness.ledger.ledgers`)
+    processes   how many share the users, as Locust's master and workers; 1: this one alone
     encode      "module:function" of an encoder (see load.events), or None for the harness's own source form
     drain_s     how long to wait at the end for the last delivery reports; what is out by then stays ambiguous
     """
@@ -46,6 +48,7 @@ class LoadSpec:
     stop: str = ""
     encode: str | None = None
     drain_s: float = 65.0
+    processes: int = 1
 
     def plan(self, t0_ms: int) -> Plan:
         """The plan of this load, once it is known when it starts."""
@@ -79,4 +82,13 @@ class LoadSpec:
                 raise UsageError(f"The load's spec lacks {name!r}.")
         spec = cls(**{**values, "profile": profiles.from_dict(values["profile"])})
         spec.plan(t0_ms=10**12)  # checks run, seed and users
+        check_processes(spec.processes, spec.users)
         return spec
+
+
+def check_processes(processes: int, users: int) -> None:
+    """Raises UsageError unless so many users can be spread over so many processes."""
+    if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
+        raise UsageError(f"The number of load processes must be 1 or more, not {processes!r}.")
+    if processes > users:
+        raise UsageError(f"{users} load user(s) cannot be spread over {processes} processes: take more users.")

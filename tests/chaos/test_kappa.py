@@ -145,3 +145,12 @@ def test_a_lost_broker_of_three_loses_nothing(gauntlet: Gauntlet) -> None:
     """It is alone for a moment before it dies; who trusts what it alone has, as `acks-one` does, loses that."""
     run = gauntlet.scenario(catalog.scenario("broker-loss")).check()
     assert [proof["fault"] for proof in run.verdict["faults"]] == ["partition", "pause", "kill_broker"]
+
+
+@pytest.mark.longer
+def test_a_load_of_two_processes_is_judged_as_one(gauntlet: Gauntlet) -> None:
+    run = gauntlet.run(kappa, LOAD, [kill("converter").at(3)], users=2, processes=2)
+    run.check(*EXACT)
+    saved = SavedRun.load(run.folder)
+    assert saved.ledger.producers == [1, 2]
+    assert not saved.folder.ledger.exists()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from harness.errors import StartFailed
-from harness.ledger import Ledger
+from harness.ledger import Ledger, ledgers
 from load.events import Plan, columns, encode, parse_event_id
 from load.profiles import Steady
 from load.spec import LoadSpec
@@ -284,3 +286,105 @@ def test_the_user_works_in_a_locustfile_of_ones_own(spec: LoadSpec, tmp_path: Pa
     assert ledger.totals() == {"sent": 800, "acked": 800, "ambiguous": 0, "failed": 0}
     log = source_log(spec)
     assert [np.array_equal(sequences(log, p), ledger.acked(p)) for p in (1, 2)] == [True, True]
+
+
+# ------------------------------------------------------------------------------------- Locust's master and workers
+
+
+def pids_of_workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return [p for p in psutil.Process(process.pid).children() if "load.workers" in p.cmdline()]
+
+
+@pytest.fixture
+def shared(spec: LoadSpec) -> LoadSpec:
+    return replace(spec, users=4, processes=2)
+
+
+def test_worker_processes_send_the_same_events_as_one(shared: LoadSpec) -> None:
+    process = start(shared)
+    workers = pids_of_workers(process)
+    assert len(workers) == 2
+    plan = go(shared)
+    assert process.wait(30) == 0
+    assert not any(worker.is_running() for worker in workers)
+    last = lines(shared)[-1]
+    assert (last["state"], last["ended"], last["planned"], last["acked"]) == ("done", "plan", 4000, 4000)
+    assert [path.name for path in ledgers(shared.ledger)] == ["ledger-0.bin", "ledger-1.bin"]
+    shares = [Ledger.read(path).producers for path in ledgers(shared.ledger)]
+    assert [len(share) for share in shares] == [2, 2]
+    ledger = Ledger.read(*ledgers(shared.ledger))
+    assert ledger.producers == [1, 2, 3, 4]
+    log = sorted(source_log(shared), key=lambda record: record.event_id)
+    wanted = [value for p in plan.producers for value in encode(columns(plan, p, 0, plan.events_of(p)), plan, p)]
+    assert [record.value for record in log] == wanted
+    assert [np.array_equal(sequences(log, p), ledger.acked(p)) for p in plan.producers] == [True] * 4
+
+
+@pytest.mark.parametrize("how", ["stop", "signal"])
+def test_an_early_end_drains_every_worker(shared: LoadSpec, how: str) -> None:
+    shared = replace(shared, profile=Steady(rate=2_000, seconds=30))
+    process = start(shared)
+    go(shared)
+    time.sleep(1)
+    if how == "stop":
+        Path(shared.stop).touch()
+    else:
+        process.terminate()
+    assert process.wait(15) == 0
+    last = lines(shared)[-1]
+    assert (last["state"], last["ended"], last["ambiguous"]) == ("done", how, 0)
+    acked = Ledger.read(*ledgers(shared.ledger)).totals()["acked"]
+    assert 0 < last["acked"] == acked == len(source_log(shared)) < 60_000
+
+
+def test_a_worker_that_dies_is_an_error_and_its_ledger_is_kept(shared: LoadSpec) -> None:
+    shared = replace(shared, profile=Steady(rate=2_000, seconds=30))
+    process = start(shared)
+    go(shared)
+    time.sleep(1)
+    first, second = pids_of_workers(process)
+    first.kill()
+    assert process.wait(30) == 4
+    assert "a worker process of the load ended with status -9" in lines(shared)[-1]["text"]
+    assert not second.is_running()
+    ledger = Ledger.read(*ledgers(shared.ledger))
+    log = source_log(shared)
+    for producer in ledger.producers:
+        assert np.setdiff1d(ledger.acked(producer), sequences(log, producer)).size == 0
+        assert np.setdiff1d(sequences(log, producer), ledger.intended(producer)).size == 0
+
+
+def test_workers_end_with_a_master_that_was_killed(shared: LoadSpec) -> None:
+    process = start(shared)
+    workers = pids_of_workers(process)
+    process.kill()
+    process.wait(10)
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+
+
+def test_a_locustfile_of_ones_own_is_spread_over_processes(spec: LoadSpec, tmp_path: Path) -> None:
+    spec = replace(spec, users=2, profile=Steady(rate=400, seconds=2))
+    spec.write(tmp_path / "spec.json")
+    (tmp_path / "locustfile.py").write_text(LOCUSTFILE.format(path=str(tmp_path / "spec.json")))
+    locust = [sys.executable, "-m", "locust", "--headless", "--only-summary", "-u2", "-r2", "-t8s", "--processes", "2"]
+    port = str(free_port())
+    done = subprocess.run(
+        [*locust, "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stderr
+    ledger = Ledger.read(*ledgers(spec.ledger))
+    assert len(ledgers(spec.ledger)) == 2
+    assert ledger.totals() == {"sent": 800, "acked": 800, "ambiguous": 0, "failed": 0}
+    log = source_log(spec)
+    assert [np.array_equal(sequences(log, p), ledger.acked(p)) for p in (1, 2)] == [True, True]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness.ledger import Ledger
+from harness.ledger import Ledger, ledger_of_worker, ledgers
 from load.profiles import Steady
 from load.spec import LoadSpec
 
@@ -136,3 +136,25 @@ def test_a_kafka_that_never_answers_can_be_given_up_by_signal(tmp_path: Path, li
         finally:
             process.kill()
             process.wait()
+
+
+@pytest.mark.parametrize(
+    ("processes", "users", "told"),
+    [(0, 1, "must be 1 or more, not 0"), (True, 1, "not True"), (3, 2, "2 load user(s) cannot be spread over 3")],
+)
+def test_processes_that_cannot_share_a_load_are_a_usage_error(
+    tmp_path: Path, processes: Any, users: int, told: str
+) -> None:
+    spec(tmp_path, users=users, processes=processes).write(tmp_path / "spec.json")
+    done = run("-m", "load.main", str(tmp_path / "spec.json"))
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
+def test_the_ledgers_of_a_load_are_found_by_their_names(tmp_path: Path) -> None:
+    assert ledgers(tmp_path / "ledger.bin") == []
+    for name in ("ledger-10.bin", "ledger-2.bin", "ledger.bin", "ledger-x.bin", "ledger-1.bin.old", "warmup.bin"):
+        (tmp_path / name).touch()
+    found = [path.name for path in ledgers(tmp_path / "ledger.bin")]
+    assert found == ["ledger.bin", "ledger-2.bin", "ledger-10.bin"]
+    assert ledger_of_worker(tmp_path / "ledger.bin", 10) == tmp_path / "ledger-10.bin"

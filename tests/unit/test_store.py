@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from saved_run import CELLS, HOPS, T0_MS, TAG, WARMUP_EVENTS, World
 
+from harness.ledger import INTENT, Ledger, LedgerWriter, ledger_of_worker
 from harness.store import CELL, DamagedRun, EventIndex, HarnessFault, NotObserved, RunFolder, SavedRun, UnfinishedRun
 from harness.topology import Cells, UsageError
 from load.profiles import Steady
@@ -256,6 +257,38 @@ def test_a_damaged_ledger_is_no_verdict(tmp_path: Path) -> None:
 
     with pytest.raises(HarnessFault, match="checksum"):
         _sealed_anew(World(), tmp_path, spoil).settled()
+
+
+def test_the_ledgers_of_several_processes_are_read_as_one(tmp_path: Path) -> None:
+    def spread(folder: RunFolder) -> None:
+        records = Ledger.read(folder.ledger).records
+        folder.ledger.unlink()
+        for index, producer in enumerate((1, 2)):
+            with LedgerWriter(ledger_of_worker(folder.ledger, index), TAG) as own:
+                for record in records[records["producer"] == producer]:
+                    write = own.intent if record["kind"] == INTENT else own.ack
+                    write(producer, int(record["lo"]), int(record["n"]))
+
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    one = _sealed_anew(World(users=2), tmp_path / "one", lambda folder: None)
+    two = _sealed_anew(World(users=2), tmp_path / "two", spread)
+    assert two.ledger.producers == [1, 2]
+    assert [two.ledger.acked(p).tolist() for p in (1, 2)] == [one.ledger.acked(p).tolist() for p in (1, 2)]
+    assert two.settled().must_arrive.tolist() == one.settled().must_arrive.tolist()
+    ledger_of_worker(two.folder.ledger, 1).unlink()
+    with pytest.raises(DamagedRun, match=r"ledger-1\.bin: is missing"):
+        SavedRun.load(two.path)
+
+
+def test_a_manifest_without_any_ledger_is_damage(tmp_path: Path) -> None:
+    folder = World().write(tmp_path)
+    folder.seal()
+    manifest = json.loads(folder.manifest.read_text())
+    kept = {name: entry for name, entry in manifest["files"].items() if "ledger" not in name}
+    folder.manifest.write_text(json.dumps({**manifest, "files": kept}))
+    with pytest.raises(DamagedRun, match=r"does not list ledger\.bin"):
+        SavedRun.load(folder.path)
 
 
 # ---------------------------------------------------------------------------------------------- what it reads
