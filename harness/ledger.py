@@ -64,8 +64,8 @@ _DTYPE = np.dtype(
 )
 assert _RECORD.size == _HEADER.size == _DTYPE.itemsize == 32
 
-# Status of an event. Not intended is 0, so that fresh arrays hold it.
-_AMBIGUOUS, _ACKED, _FAILED = 1, 2, 3
+#: Status of an event; of one that was never intended it is 0.
+AMBIGUOUS, ACKED, FAILED_TO_SEND = 1, 2, 3
 
 
 class LedgerDamaged(HarnessFault):
@@ -154,18 +154,52 @@ def ledgers(path: str | os.PathLike[str]) -> list[Path]:
 
 
 @dataclass(frozen=True)
+class Stretches:
+    """What became of the sequences of one producer: from `lo` up to and without `hi` each has the same status. In order,
+    and without what was never intended. A load that goes well is a handful of them, however long it is."""
+
+    lo: NDArray[np.int64]
+    hi: NDArray[np.int64]
+    status: NDArray[np.uint8]
+
+    def of(self, *statuses: int) -> Stretches:
+        some = np.isin(self.status, statuses)
+        return Stretches(self.lo[some], self.hi[some], self.status[some])
+
+    def __len__(self) -> int:
+        """How many events."""
+        return int((self.hi - self.lo).sum())
+
+    def sequences(self) -> NDArray[np.int64]:
+        """Each of them, in order."""
+        lengths = self.hi - self.lo
+        before = np.cumsum(lengths) - lengths
+        return np.arange(lengths.sum(), dtype=np.int64) + np.repeat(self.lo - before, lengths)
+
+    def mask(self, size: int) -> NDArray[np.bool_]:
+        """Of the sequences 0 … size-1, which are among them."""
+        found = np.zeros(size, dtype=bool)
+        for lo, hi in zip(self.lo.tolist(), self.hi.tolist(), strict=True):
+            found[lo:hi] = True
+        return found
+
+
+_NOTHING = Stretches(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8))
+
+
+@dataclass(frozen=True)
 class Ledger:
     """A ledger as read: per producer, which events were acked, ambiguous or failed.
 
-    run       the run's tag
-    records   every record in the order of its file (fields kind, producer, code, lo, n, t_us), for whoever needs times
-    torn      how many of the files ended in a torn record
+    run    the run's tag
+    torn   how many of the files ended in a torn record
     """
 
     run: str
-    records: NDArray[np.void]
     torn: int
-    _status: dict[int, NDArray[np.uint8]]
+    _paths: tuple[Path, ...]
+    _found: dict[int, Stretches]
+    _codes: dict[int, int]
 
     @classmethod
     def read(cls, *paths: str | os.PathLike[str]) -> Ledger:
@@ -178,44 +212,57 @@ class Ledger:
             raise LedgerDamaged(f"Ledgers of several runs cannot be read as one: {', '.join(sorted(runs))}.")
         records = np.concatenate([found for _, found, _ in parts])
         name = ", ".join(str(path) for path in paths)
-        status = {int(p): _settle(name, int(p), records[records["producer"] == p]) for p in _unique(records)}
-        return cls(runs.pop(), records, sum(torn for _, _, torn in parts), status)
+        found = {int(p): _settle(name, int(p), records[records["producer"] == p]) for p in _unique(records)}
+        torn = sum(torn for _, _, torn in parts)
+        return cls(runs.pop(), torn, tuple(map(Path, paths)), found, _codes_of(records))
+
+    @property
+    def records(self) -> NDArray[np.void]:
+        """Every record in the order of its file (fields kind, producer, code, lo, n, t_us), for whoever needs times: read
+        again, because they take a hundred times the memory of all else."""
+        return np.concatenate([_read_file(path)[1] for path in self._paths])
 
     @property
     def producers(self) -> list[int]:
         """Numbers of the producers that intended anything, in order."""
-        return sorted(self._status)
+        return sorted(self._found)
+
+    def of(self, producer: int) -> Stretches:
+        return self._found.get(producer, _NOTHING)
 
     def intended(self, producer: int) -> NDArray[np.int64]:
         """Sequences of all events that this producer meant to send, in order."""
-        return np.flatnonzero(self._of(producer))
+        return self.of(producer).sequences()
 
     def acked(self, producer: int) -> NDArray[np.int64]:
         """Sequences that Kafka acknowledged, in order."""
-        return np.flatnonzero(self._of(producer) == _ACKED)
+        return self.of(producer).of(ACKED).sequences()
 
     def ambiguous(self, producer: int) -> NDArray[np.int64]:
         """Sequences that may have been sent, with unknown outcome, in order."""
-        return np.flatnonzero(self._of(producer) == _AMBIGUOUS)
+        return self.of(producer).of(AMBIGUOUS).sequences()
 
     def failed(self, producer: int) -> NDArray[np.int64]:
         """Sequences that surely were not sent, in order."""
-        return np.flatnonzero(self._of(producer) == _FAILED)
+        return self.of(producer).of(FAILED_TO_SEND).sequences()
 
     def totals(self) -> dict[str, int]:
         """Events over all producers: sent (acked or ambiguous), acked, ambiguous, failed."""
-        by_status = sum((np.bincount(s, minlength=4) for s in self._status.values()), np.zeros(4, dtype=np.int64))
-        acked, ambiguous, failed = (int(by_status[s]) for s in (_ACKED, _AMBIGUOUS, _FAILED))
+        acked, ambiguous, failed = (
+            sum(len(found.of(status)) for found in self._found.values())
+            for status in (ACKED, AMBIGUOUS, FAILED_TO_SEND)
+        )
         return {"sent": acked + ambiguous, "acked": acked, "ambiguous": ambiguous, "failed": failed}
 
     def error_codes(self) -> dict[int, int]:
         """How many events were reported with which of librdkafka's codes (negative: the client's own)."""
-        found = self.records[(self.records["kind"] == ERROR) | (self.records["kind"] == FAILED)]
-        codes, inverse = np.unique(found["code"], return_inverse=True)
-        return {int(code): int(found["n"][inverse == i].sum()) for i, code in enumerate(codes)}
+        return dict(self._codes)
 
-    def _of(self, producer: int) -> NDArray[np.uint8]:
-        return self._status.get(producer, np.zeros(0, dtype=np.uint8))
+
+def _codes_of(records: NDArray[np.void]) -> dict[int, int]:
+    found = records[(records["kind"] == ERROR) | (records["kind"] == FAILED)]
+    codes, inverse = np.unique(found["code"], return_inverse=True)
+    return {int(code): int(found["n"][inverse == i].sum()) for i, code in enumerate(codes)}
 
 
 def _check_header(path: Path, header: bytes) -> str:
@@ -257,31 +304,35 @@ def _unique(records: NDArray[np.void]) -> Iterable[int]:
     return np.unique(records["producer"]).tolist()
 
 
-def _settle(name: str, producer: int, records: NDArray[np.void]) -> NDArray[np.uint8]:
-    """Status by sequence of one producer."""
-    size = int((records["lo"] + records["n"]).max())
-    times = {kind: _times_named(records[records["kind"] == kind], size) for kind in _KINDS}
-    intended = times[INTENT] > 0
+def _settle(name: str, producer: int, records: NDArray[np.void]) -> Stretches:
+    """What became of one producer's events: between any two neighbours of the places at which records begin and end,
+    it is the same for all."""
+    begins, ends = records["lo"], records["lo"] + records["n"]
+    places = np.unique(np.concatenate([begins, ends]))
+    lo, hi = places[:-1], places[1:]
+
+    def times_named(kind: int) -> NDArray[np.int64]:
+        some = records["kind"] == kind
+        begun, ended = np.sort(begins[some]), np.sort(ends[some])
+        return np.searchsorted(begun, lo, side="right") - np.searchsorted(ended, lo, side="right")
+
+    intents, acks, errors, failures = (times_named(kind) for kind in (INTENT, ACK, ERROR, FAILED))
 
     def demand(fine: NDArray[np.bool_], what: str) -> None:
         if not fine.all():
-            wrong = np.flatnonzero(~fine)
-            raise LedgerDamaged(f"{name}: {len(wrong):,} events of producer {producer} {what}, first {wrong[0]}.")
+            wrong = int((hi - lo)[~fine].sum())
+            raise LedgerDamaged(f"{name}: {wrong:,} events of producer {producer} {what}, first {lo[~fine][0]}.")
 
-    demand(times[INTENT] <= 1, "were intended twice")
-    demand(intended | (times[ACK] + times[ERROR] + times[FAILED] == 0), "have an outcome but were never intended")
-    demand((times[ACK] <= 1) & (times[ERROR] + times[FAILED] <= 1), "have two outcomes")
+    demand(intents <= 1, "were intended twice")
+    demand((intents > 0) | (acks + errors + failures == 0), "have an outcome but were never intended")
+    demand((acks <= 1) & (errors + failures <= 1), "have two outcomes")
 
-    status = np.zeros(size, dtype=np.uint8)
-    status[intended] = _AMBIGUOUS
-    status[times[ACK] > 0] = _ACKED
-    status[times[ERROR] > 0] = _AMBIGUOUS
-    status[times[FAILED] > 0] = _FAILED
-    return status
-
-
-def _times_named(records: NDArray[np.void], size: int) -> NDArray[np.int64]:
-    """How many of these records name each of the sequences 0 … size-1."""
-    starts = np.bincount(records["lo"], minlength=size + 1)
-    ends = np.bincount(records["lo"] + records["n"], minlength=size + 1)
-    return np.cumsum(starts - ends)[:size]
+    status = np.zeros(len(lo), dtype=np.uint8)
+    status[intents > 0] = AMBIGUOUS
+    status[acks > 0] = ACKED
+    status[errors > 0] = AMBIGUOUS
+    status[failures > 0] = FAILED_TO_SEND
+    first = np.concatenate([[True], status[1:] != status[:-1]])  # neighbours of one status are one stretch
+    last = np.concatenate([first[1:], [True]])
+    whole = Stretches(lo[first], hi[last], status[first])
+    return whole.of(AMBIGUOUS, ACKED, FAILED_TO_SEND)

@@ -72,13 +72,6 @@ class EventIndex:
         good = inside & (self._base[known] >= 0) & (sequence >= 0) & (sequence < self._size[known])
         return np.where(good, self._base[known] + sequence, -1)
 
-    def mask(self, producer: np.ndarray, sequence: np.ndarray) -> np.ndarray:
-        """The set of these events, as a boolean array over all places."""
-        found = np.zeros(len(self), dtype=bool)
-        places = self.places(producer, sequence)
-        found[places[places >= 0]] = True
-        return found
-
     def events(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(producer, sequence) of each place."""
         producers = np.array(sorted(self.sizes), dtype=np.int64)

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from harness.errors import HarnessFault
-from harness.ledger import Ledger, ledgers
+from harness.ledger import ACKED, AMBIGUOUS, FAILED_TO_SEND, Ledger, ledgers
 from harness.run_folder import FORMAT, DamagedRun, RunFolder, UnfinishedRun, check_manifest, must_be_folder, read_json
 from harness.settlement import EventIndex, FaultWindow, Settlement
 from harness.topology import CONTENT_FIELDS, Cells, unknown
@@ -346,10 +346,10 @@ class SavedRun:
         """All events of the plan. HarnessFault if the ledger knows events that the plan does not."""
         sizes = {producer: self.plan.events_of(producer) for producer in self.plan.producers}
         for producer in self.ledger.producers:
-            intended = self.ledger.intended(producer)
-            if len(intended) and int(intended[-1]) >= sizes.get(producer, 0):
+            last = int(self.ledger.of(producer).hi[-1]) - 1
+            if last >= sizes.get(producer, 0):
                 raise HarnessFault(
-                    f"{self.folder.ledger}: producer {producer} meant to send event {int(intended[-1])}, but the plan "
+                    f"{self.folder.ledger}: producer {producer} meant to send event {last}, but the plan "
                     f"has {sizes.get(producer, 0)} events for it."
                 )
         return EventIndex(sizes)
@@ -384,14 +384,11 @@ class SavedRun:
         index = self.events
         total = len(index)
 
-        def collect(of: Any) -> np.ndarray:
-            mask = np.zeros(total, dtype=bool)
-            for producer in index.sizes:
-                sequences = np.asarray(of(producer), dtype=np.int64)
-                mask |= index.mask(np.full(len(sequences), producer), sequences)
-            return mask
+        def collect(status: int) -> np.ndarray:
+            parts = [self.ledger.of(p).of(status).mask(size) for p, size in sorted(index.sizes.items())]
+            return np.concatenate(parts)
 
-        acked, ambiguous, failed = map(collect, (self.ledger.acked, self.ledger.ambiguous, self.ledger.failed))
+        acked, ambiguous, failed = map(collect, (ACKED, AMBIGUOUS, FAILED_TO_SEND))
         log = self.messages(self.source)
         places = log["place"].to_numpy()
         intended = acked | ambiguous | failed

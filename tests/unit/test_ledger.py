@@ -7,15 +7,19 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.errors import HarnessFault
-from harness.ledger import Ledger, LedgerDamaged, LedgerWriter
+from harness.ledger import ACKED, Ledger, LedgerDamaged, LedgerWriter
 
 RUN = "1a2b3c4d"
 HEADER = RECORD = 32
@@ -83,6 +87,49 @@ def test_sequences_may_begin_anywhere_and_leave_gaps(path: Path) -> None:
     write(path, *sent(1, 5, 2), *sent(1, 100, 1))
     assert Ledger.read(path).acked(1).tolist() == [5, 6, 100]
     assert Ledger.read(path).intended(1).tolist() == [5, 6, 100]
+
+
+FATES = st.sampled_from(["acked", "unknown", "refused", "reported"])
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 3), st.lists(FATES, min_size=6, max_size=6)), max_size=12))
+def test_what_is_read_is_what_was_written_event_by_event(batches: list[tuple[int, int, list[str]]]) -> None:
+    """Against plain loops: batches with gaps between them, of which single events are refused or reported as failed."""
+    wanted: dict[str, list[int]] = {"acked": [], "ambiguous": [], "failed": []}
+    with tempfile.TemporaryDirectory() as folder:
+        path, at = Path(folder) / "ledger.bin", 0
+        with LedgerWriter(path, RUN) as writer:
+            for n, gap, fates in batches:
+                lo, at = at + gap, at + gap + n
+                writer.intent(1, lo, n)
+                for i, fate in enumerate(fates[:n]):
+                    if fate == "refused":
+                        writer.failed(1, lo + i, 1, QUEUE_FULL)
+                    elif fate == "reported":
+                        writer.error(1, lo + i, TIMED_OUT)
+                settled = fates[0] != "unknown"
+                if settled:
+                    writer.ack(1, lo, n)
+                for i, fate in enumerate(fates[:n]):
+                    kind = "failed" if fate == "refused" else "acked" if settled and fate != "reported" else "ambiguous"
+                    wanted[kind].append(lo + i)
+        ledger = Ledger.read(path)
+    found = {"acked": ledger.acked(1), "ambiguous": ledger.ambiguous(1), "failed": ledger.failed(1)}
+    assert {kind: sequences.tolist() for kind, sequences in found.items()} == wanted
+    assert ledger.intended(1).tolist() == sorted(chain(*wanted.values()))
+    assert ledger.totals() == {
+        "sent": len(wanted["acked"]) + len(wanted["ambiguous"]),
+        **{kind: len(sequences) for kind, sequences in wanted.items()},
+    }
+    mask = ledger.of(1).of(ACKED).mask(at + 3)
+    assert np.flatnonzero(mask).tolist() == wanted["acked"]
+
+
+def test_a_load_that_went_well_takes_next_to_no_memory(path: Path) -> None:
+    write(path, *[step for i in range(2000) for step in sent(1, i * 5000, 5000)])
+    found = Ledger.read(path).of(1)
+    assert len(found) == 10_000_000
+    assert found.lo.nbytes + found.hi.nbytes + found.status.nbytes < 100
 
 
 # ------------------------------------------------------------------------------------------------ torn and damaged
