@@ -18,29 +18,27 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Side:
-    """One of the things that are compared; `measure` does it once and returns the figure, in the benchmark's unit."""
+    """One of the things that are compared; `measure` does it once and returns the figure, in the benchmark's unit.
+
+    `most`: what it may come to in any run. `least`: how many times the peer its median must be.
+    """
 
     name: str
     measure: Callable[[], float]
+    most: float | None = None
+    least: float | None = None
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`peer` names the side by which the others are divided. `most`, if any, is what `limited` sides may come to in any
-    run; `least`, how many times the peer their medians must be.
-
-    `notes` (what the figures depend on) are told with them.
-    """
+    """`peer` names the side by which the others are divided. `notes` (what the figures depend on) are told with them."""
 
     name: str
     title: str
     unit: str
     sides: Sequence[Side]
     peer: str
-    most: float | None = None
-    limited: Sequence[str] = ()
     notes: Sequence[str] = ()
-    least: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,23 +56,22 @@ class Result:
     unit: str
     peer: str
     figures: Mapping[str, Sequence[float]]
-    most: float | None = None
-    limited: Sequence[str] = ()
+    most: Mapping[str, float] = field(default_factory=dict)
+    least: Mapping[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
     machine: Mapping[str, Any] = field(default_factory=dict)
-    least: float | None = None
 
     def ratio(self, side: str) -> float:
         """Of the medians: the side to the peer."""
         return summary(self.figures[side]).median / summary(self.figures[self.peer]).median
 
     def too_much(self) -> list[str]:
-        """The limited sides that were over the limit, were it only once."""
-        return [s for s in self.limited if self.most is not None and max(self.figures[s]) > self.most]
+        """The sides that were over their limit, were it only once."""
+        return [side for side, most in self.most.items() if max(self.figures[side]) > most]
 
     def too_little(self) -> list[str]:
-        """The limited sides whose ratio to the peer is below what it must be."""
-        return [s for s in self.limited if self.least is not None and self.ratio(s) < self.least]
+        """The sides whose ratio to the peer is below what it must be."""
+        return [side for side, least in self.least.items() if self.ratio(side) < least]
 
 
 def summary(figures: Sequence[float]) -> Summary:
@@ -101,11 +98,10 @@ def measure(benchmark: Benchmark, rounds: int, tell: Tell) -> Result:
         benchmark.unit,
         benchmark.peer,
         figures,
-        benchmark.most,
-        benchmark.limited,
+        {side.name: side.most for side in benchmark.sides if side.most is not None},
+        {side.name: side.least for side in benchmark.sides if side.least is not None},
         benchmark.notes,
         before,
-        benchmark.least,
     )
 
 

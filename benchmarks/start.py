@@ -47,10 +47,8 @@ def benchmark() -> Benchmark:
         "start",
         "Time to be ready",
         "s",
-        [Side(STACK, stack), Side(PEER, peer), Side(RUN, lambda: first_event("docker"))],
+        [Side(STACK, stack, most=MOST_S), Side(PEER, peer), Side(RUN, lambda: first_event("docker"))],
         PEER,
-        MOST_S,
-        [STACK],
         [
             f"Docker {server['Version']}, Kafka {found['kafka'].version}, all images on the machine",
             "Ryuk was " + (f"not running: {without}" if without else "started beside the stack")

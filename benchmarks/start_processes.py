@@ -52,13 +52,11 @@ def benchmark() -> Benchmark:
         "Time to the first event, as processes",
         "s",
         [
-            Side(RUN, lambda: first_event("process")),
+            Side(RUN, lambda: first_event("process"), most=MOST_S),
             Side(STACK, stack),
             Side(PEER, lambda: vendors(programs.kafka)),
         ],
         PEER,
-        MOST_S,
-        [RUN],
         [f"Kafka {programs.kafka.version}, everything provisioned before", "The peer starts no proxy, worker or load"],
     )
 

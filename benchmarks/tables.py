@@ -21,14 +21,12 @@ def table(result: Result) -> str:
         ratio = "1 (the peer)" if side == result.peer else f"{result.ratio(side):.2f}"
         lines.append(f"| {side} | {values} | {s.runs} | {ratio} |")
     lines.append("")
-    if result.most is not None:
-        over = result.too_much()
-        verdict = f"**over it: {', '.join(over)}**" if over else "kept in every run"
-        lines.append(f"Limit for {' and '.join(result.limited)}: {result.most:g} {result.unit}; {verdict}.")
-    if result.least is not None:
-        under = result.too_little()
-        verdict = f"**missed: {', '.join(under)}**" if under else "reached"
-        lines.append(f"Goal for {' and '.join(result.limited)}: {result.least:g} times the peer; {verdict}.")
+    for side, most in result.most.items():
+        kept = "**not kept**" if side in result.too_much() else "kept in every run"
+        lines.append(f"Limit for {side}: {shown(most, result.unit)}; {kept}.  ")
+    for side, least in result.least.items():
+        reached = "**missed**" if side in result.too_little() else "reached"
+        lines.append(f"Goal for {side}: {least:g} times the peer; {reached}.  ")
     lines.append(f"Machine: {', '.join(_words(result.machine))}.")
     lines += [f"{note}." for note in result.notes]
     return "\n".join(lines)

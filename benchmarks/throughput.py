@@ -35,10 +35,11 @@ def benchmark() -> Benchmark:
         "throughput",
         "Events a second from the source topic to durable aggregates, with no loss",
         "/s",
-        [Side(REFERENCE, lambda: carried(kappa, EVENTS)), Side(PEER, lambda: carried(stock_beam, PEER_EVENTS))],
+        [
+            Side(REFERENCE, lambda: carried(kappa, EVENTS), least=10),
+            Side(PEER, lambda: carried(stock_beam, PEER_EVENTS)),
+        ],
         PEER,
-        limited=[REFERENCE],
-        least=10,
         notes=[
             f"Everything on the same cores; a backlog of {EVENTS:,} events, {PEER_EVENTS:,} for the peer, each of about "
             "0.2 kB; two dimensions with two granularities each"
