@@ -146,6 +146,8 @@ class PubSubTap:
         self._topic, self._now_ms = topic, now_ms
         self._publisher, self._subscriber = server.client()
         self._subscription = f"projects/{PROJECT}/subscriptions/gauntlet-tap-{hop.name}-{run}"
+        # The stubs beneath the client, for what is done all the time: a third of the processor time of `client.pull`.
+        self._pull, self._acknowledge = self._subscriber.transport.pull, self._subscriber.transport.acknowledge
         self._messages = MessageLog(run, hop.event_id, hop.content, {"message_id": pl.String})
         self._ids: set[str] = set()
         self._bytes = 0
@@ -173,12 +175,14 @@ class PubSubTap:
         self._thread.start()
 
     def _read(self) -> None:
+        from google.pubsub_v1.types import PullRequest
+
+        request = PullRequest.pb()(subscription=self._subscription, max_messages=1000, return_immediately=True)
         in_a_row = 0
         while not self._stop.is_set():
             try:
-                request = {"subscription": self._subscription, "max_messages": 1000, "return_immediately": True}
-                answer = self._subscriber.pull(request=request, timeout=10, retry=None)
-                received = type(answer).pb(answer).received_messages  # the bare message: a third of the time
+                answer = self._pull(request, timeout=10)
+                received = type(answer).pb(answer).received_messages
                 self._take(received)
                 in_a_row = 0
                 if not received:
@@ -213,8 +217,10 @@ class PubSubTap:
             seen,
         )
         if received:
+            from google.pubsub_v1.types import AcknowledgeRequest
+
             ids = [item.ack_id for item in received]
-            self._subscriber.acknowledge(request={"subscription": self._subscription, "ack_ids": ids}, timeout=10)
+            self._acknowledge(AcknowledgeRequest.pb()(subscription=self._subscription, ack_ids=ids), timeout=10)
 
     def finish(self, timeout_s: float = 30.0) -> TapResult:
         """Publishes the sentinel and waits for it and for the quiet. Call it only when the workers were stopped."""

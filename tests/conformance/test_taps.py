@@ -183,7 +183,7 @@ def test_a_pubsub_tap_waits_for_what_a_failed_pull_may_hold(
     publish(stack, run, [record(run, 1)])
     wait(lambda: tap.count() == 1)
     time.sleep(2.2)
-    monkeypatch.setattr(tap._subscriber, "pull", fail)
+    monkeypatch.setattr(tap, "_pull", fail)
     wait(lambda: tap._failures > 0)
     monkeypatch.undo()
     monkeypatch.setattr(pubsub, "TAP_DEADLINE_S", 2)
