@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -143,13 +144,13 @@ def bigtable_tap(
     assert hop.cells is not None
     to_cells, to_sightings = hop.cells, hop.sightings
 
-    def read() -> SinkReading:
+    def read(single_events: bool = True) -> SinkReading:
         counted: list[CountedCell] = []
-        sightings: list[Sighting] = []
+        sightings: list[Sighting] | None = [] if to_sightings is not None and single_events else None
         for row in read_rows(server.channel, table):
             counted.extend(to_cells(row))
-            if to_sightings is not None:
+            if to_sightings is not None and sightings is not None:
                 sightings.extend(to_sightings(row))
-        return SinkReading(counted, sightings if to_sightings is not None else None)
+        return SinkReading(counted, sightings)
 
-    return SinkTap(hop.name, read, cells, now)
+    return SinkTap(hop.name, read, cells, now, glance=partial(read, single_events=False))

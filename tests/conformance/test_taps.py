@@ -258,6 +258,22 @@ def test_a_sink_that_cannot_be_read_is_not_certified() -> None:
     assert "gone" in result.reason
 
 
+def test_a_sink_is_only_glanced_at_until_the_end() -> None:
+    """Single events are read once, and twice at the end for the census: not whenever somebody asks how far it is."""
+    asked: list[str] = []
+
+    def read(how: str) -> SinkReading:
+        asked.append(how)
+        return SinkReading([cell(2)], [] if how == "whole" else None)
+
+    tap = SinkTap("sink", lambda: read("whole"), CELLS, time.time, glance=lambda: read("glance"))
+    result = tap_finish(tap)
+    assert asked.count("whole") == 2
+    assert asked[0] == "glance"
+    assert tap.count() == 2
+    assert result.sightings("1a2b3c4d").height == 0
+
+
 def tap_finish(tap: SinkTap) -> Any:
     tap.start()
     time.sleep(0.1)
