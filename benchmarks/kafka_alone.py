@@ -62,9 +62,15 @@ def topic() -> Iterator[Topic]:
 
 
 def fill(one: Topic, events: int, processes: int = 1) -> tuple[LoadSpec, int, Ledger]:
-    """Loads as fast as the load process can, with its ledger; returns what was asked, when the load began (epoch ms)
-    and what became of it. Raises HarnessFault unless every event was acknowledged and is there."""
-    t0_ms = int(time.time() * 1000)
+    """Loads as fast as the load process can: as `load`, with all of it overdue at once."""
+    return load(one, Steady(rate=events * 10, seconds=0.1), processes)
+
+
+def load(one: Topic, profile: Steady, processes: int = 1, lead_s: float = 0.0) -> tuple[LoadSpec, int, Ledger]:
+    """Loads by a profile, with the ledger, `lead_s` from now; returns what was asked, when the load began (epoch ms) and
+    what became of it. Raises HarnessFault unless every event was acknowledged and is there."""
+    events = profile.events
+    t0_ms = int((time.time() + lead_s) * 1000)
     (one.folder / "go.json").write_text(json.dumps({"t0_ms": t0_ms}))
     spec = LoadSpec(
         one.bootstrap,
@@ -73,7 +79,7 @@ def fill(one: Topic, events: int, processes: int = 1) -> tuple[LoadSpec, int, Le
         seed=7,
         users=processes,
         processes=processes,
-        profile=Steady(rate=events * 10, seconds=0.1),  # all of it is overdue at once
+        profile=profile,
         ledger=str(one.folder / "ledger.bin"),
         status=str(one.folder / "status.jsonl"),
         go=str(one.folder / "go.json"),
