@@ -384,8 +384,8 @@ class World:
         )
 
     def progress(self) -> pl.DataFrame:
-        """The sink's count, looked at each second."""
-        sink = self.sink() if any(hop["role"] == "sink" for hop in self.hops) else "published"
+        """The count of the sink, or else of the last hop of the path, looked at each second."""
+        sink = next((h["name"] for role in ("sink", "path") for h in reversed(self.hops) if h["role"] == role), "")
         seen = np.sort((self.due_s + self.delay[sink])[self.copies[sink] > 0])
         times = np.arange(T0_MS / 1000 - 2, max(seen, default=T0_MS / 1000) + 5, 1.0)
         counts = np.searchsorted(seen, times, side="right") + np.where(times >= T0_MS / 1000 - 1, WARMUP_EVENTS, 0)

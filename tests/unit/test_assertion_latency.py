@@ -25,6 +25,20 @@ def _ramp(world: World, hop: str = "aggregates") -> np.ndarray:
     return delays[world.sound]
 
 
+def test_it_is_the_last_hop_of_the_path_however_long_that_is(tmp_path: Path) -> None:
+    source, path, dead_letters = (
+        next(h for h in HOPS if h["role"] == role) for role in ("source", "path", "dead-letter")
+    )
+    for names in (["a"], ["a", "b", "c"]):
+        hops = (source, *({**path, "name": name} for name in names), dead_letters)
+        world = World(hops=hops, batch=False)
+        _ramp(world, names[-1])
+        (tmp_path / names[-1]).mkdir()
+        figures = check(world, tmp_path / names[-1]).figures
+        assert (figures["hop"], figures["at_sink"]) == (names[-1], False)
+        assert figures["max_s"] == pytest.approx(len(world.sound) / 1000, abs=2e-3)
+
+
 def test_percentiles_are_those_of_the_events(tmp_path: Path) -> None:
     world = World()
     delays = np.sort(_ramp(world))
