@@ -122,7 +122,8 @@ def test_one_missing_and_one_doubled_in_the_same_cell_do_not_cancel(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("weight", "verdict"), [(10**12, "violation"), (-(10**12), "violation"), (2_500_012_345, "inconclusive")]
+    ("weight", "verdict"),
+    [(10**12, "violation"), (-(10**12), "violation"), (300_000_000, "violation"), (2_500_012_345, "inconclusive")],
 )
 def test_a_surplus_of_five_in_a_hot_cell(tmp_path: Path, weight: int, verdict: str) -> None:
     """No five events have such a weight together; or too many do to tell which."""
