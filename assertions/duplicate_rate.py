@@ -226,7 +226,8 @@ class DuplicateRate:
             parts.append(
                 Part("inconclusive", f"deduplication was not exercised: {told}, at least {self.least:.3%} are wanted")
             )
-        return finding(self.name, parts, f"{told}, allowed are {self.most:.3%}", figures, examples)
+        allowed = "any number is allowed" if self.most >= 1 else f"allowed are {self.most:.3%}"
+        return finding(self.name, parts, f"{told}, {allowed}", figures, examples)
 
     def _undecided(self, told: str, bursts: Bursts, figures: dict[str, Any]) -> Part:
         """The part that says what would decide; adds it to the figures."""

@@ -41,7 +41,8 @@ class Recovery:
     the backlog therefore too, within the *normal latency* of its due time, and so that it stays so for a second.
     Normal is twice the 99th percentile of the events that were due and seen before the first fault, and at least 0.5 s.
     A fault that nobody felt therefore shows the latency of one event. Events that are never seen do not count here:
-    they are lost, not late. Where another fault is active or begins before that moment, the figure tells of both and is
+    they are lost, not late; but where events were due after the healing and *none* of them was ever seen, the pipeline did
+    not recover. Where another fault is active or begins before that moment, the figure tells of both and is
     marked `disturbed`.
 
     **Liveness**: at the last hop, while no fault is active and events wait, no gap is longer than 60 s (a gap counts
@@ -53,8 +54,9 @@ class Recovery:
 
     Figures
         hop, at_sink (see `latency`), normal_s, most_s
-        faults        per fault: fault, target, start_s, end_s (after the load's start), recovered_s (null: unknown),
-                      disturbed (by which faults)
+        faults        per fault: fault, target, start_s, end_s (after the load's start), recovered_s (null: never, or
+                      unknown because it was not healed), owed (events that were due after the healing), disturbed (by
+                      which faults)
         longest_gap_s the longest standstill while events were waiting and no fault was active
         drain         reason, waited_s
         crashes       exits of workers that nobody had asked for
@@ -102,19 +104,23 @@ class Recovery:
             "faults": told,
             "longest_gap_s": max((gap["seconds"] for gap in gaps), default=0.0),
         }
-        judged = [*self._bound(told), *moved_parts]
+        judged = [*self._bound(told, sight.hop, sight.at_sink), *moved_parts]
         parts = drain_parts + uncertified + [Part("inconclusive", p.text) if uncertified else p for p in judged]
         slow = [t for t in told if self.most_s is not None and (t["recovered_s"] or 0) > self.most_s]
         slow.sort(key=lambda t: -t["recovered_s"])
         long = [gap for gap in gaps if gap["seconds"] > LIVENESS_CAP_S]
         return finding(self.name, parts, _passed(told), figures, mixed(exits, slow, long))
 
-    def _bound(self, told: Sequence[dict[str, Any]]) -> list[Part]:
+    def _bound(self, told: Sequence[dict[str, Any]], hop: str, at_sink: bool) -> list[Part]:
         parts = []
         for fault in told:
             name = f"{fault['fault']} {fault['target']} at {fault['start_s']:g} s"
             if fault["end_s"] is None:
                 parts.append(Part("inconclusive", f"{name} was never healed"))
+            elif fault["recovered_s"] is None:
+                text = f"{counted_noun(fault['owed'], 'event')} due after {name} was healed, and none of them was ever seen"
+                # A sink need not show every event; a hop of the path does.
+                parts.append(Part("inconclusive" if at_sink else "violation", f"{text} at {hop}"))
             elif self.most_s is not None and not fault["disturbed"] and fault["recovered_s"] > self.most_s:
                 text = f"it took {fault['recovered_s']:.1f} s to recover from {name}; allowed are {self.most_s:g} s"
                 parts.append(Part("violation", text))
@@ -192,9 +198,13 @@ def _recovered(run: SavedRun, sight: Sight, fault: FaultWindow) -> dict[str, Any
         "start_s": round(fault.start - run.t0, 3),
         "end_s": round(fault.end - run.t0, 3) if fault.healed else None,
         "recovered_s": None,
+        "owed": 0,
         "disturbed": [],
     }
     if not fault.healed:
+        return told
+    told["owed"] = int((due_s(run)[run.settled().must_arrive] >= fault.end).sum())
+    if told["owed"] and not (sight.due >= fault.end).any():
         return told
     back = recovered_at(run, sight, fault)
     told["recovered_s"] = round(back - fault.end, 3)

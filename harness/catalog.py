@@ -237,7 +237,7 @@ def pipeline(name: str) -> Pipeline:
     """A pipeline by its name, or by "module:attribute" as seen from the current folder."""
     if ":" not in name:
         if name not in pipelines():
-            raise unknown("pipeline", name, pipelines())
+            raise UsageError(f"{unknown('pipeline', name, pipelines())} One of your own is given as module:attribute.")
         return pipelines()[name]
     module_name, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:

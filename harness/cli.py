@@ -213,7 +213,7 @@ def _run(args: argparse.Namespace) -> int:
 
     chosen = scenario(args.scenario or DEFAULT_SCENARIO)
     if args.pipeline:
-        chosen = fitted(chosen, pipeline(args.pipeline))
+        chosen = fitted(chosen, pipeline(args.pipeline)).with_(ref=args.pipeline if ":" in args.pipeline else "")
     given = {k: v for k, v in (("rate", args.rate), ("seconds", args.seconds)) if v is not None}
     chosen = chosen.with_(load=dataclasses.replace(chosen.load, **given))
     if args.seed is not None:

@@ -109,6 +109,7 @@ class Run:
             "seed": s.seed,
             "pipeline": {
                 "name": p.name,
+                "ref": s.ref,
                 "max_quiet_s": p.max_quiet_s,
                 "late_after_s": p.late_after_s,
                 "services": [

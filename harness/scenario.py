@@ -22,7 +22,7 @@ class Scenario:
     """What `gauntlet run NAME` runs. `expected`: assertion -> "violation", for a pipeline that is known to be wrong.
 
     `users` producers share the load, on `processes` processes (of which each can send some hundred thousand events a
-    second).
+    second). `ref` is the name by which the command line was given the pipeline, if it has no other.
 
     `random`: the faults are drawn from a seed as soon as the backend is known (`drawn`), and `schedule_seed` says which.
     """
@@ -39,6 +39,7 @@ class Scenario:
     random: RandomSchedule | None = None
     schedule_seed: int | None = None
     processes: int = 1
+    ref: str = ""
 
     def with_(self, **changes: Any) -> Scenario:
         return dataclasses.replace(self, **changes)

@@ -84,7 +84,10 @@ def _on_step(run: SavedRun, step: Step, places: np.ndarray) -> Iterator[Class]:
     for number, end in enumerate(ends):
         held = by == number
         if held.any():
-            yield _in_hand(run, step, end, places[held], states[held], [w for w, m in forced if m[held].any()])
+            # What was committed before the end was never touched again: what came later has nothing to do with it.
+            later = (states[held] != c.COMMITTED).any()
+            also = [w for w, m in forced if m[held].any() and (later or w.start <= end.at)]
+            yield _in_hand(run, step, end, places[held], states[held], also)
     left = by < 0
     for end in c.ends(run, step):
         waited = left & (came > end.at) & (came <= end.back)

@@ -258,7 +258,7 @@ def next_steps(verdict: Mapping[str, Any] | None, repeat: str = "") -> list[str]
         first = clean(bad[0].get("assertion", "the first finding")) if bad else "the first finding"
         return [
             f"Start with {first}: its worst examples name events and cells that can be followed from hop to hop.",
-            "Read the logs of the workers that a fault hit, in the folder logs/ of the run.",
+            "Read the logs of the workers that it names, in the folder logs/ of the run.",
             "Repeat the run with the same seed after the repair" + (f": {repeat}" if repeat else "."),
         ]
     if which == "inconclusive":
@@ -279,7 +279,8 @@ def repeat_command(meta: Mapping[str, Any], verdict: Mapping[str, Any] | None = 
     known = {**(verdict or {}), **meta}
     if known.get("scenario") and not named:
         seed = "" if known.get("seed") is None else f" --gauntlet-seed {clean(known['seed'])}"
-        return f"pytest -m chaos -k {shlex.quote(clean(known['scenario']))}{seed}"
+        backend = "" if not known.get("backend") else f" --gauntlet-backend {clean(known['backend'])}"
+        return f"pytest -m chaos -k {shlex.quote(clean(known['scenario']))}{backend}{seed}"
     argv: list[Any] = ["gauntlet", "run"]
     if known.get("scenario"):
         argv.append(known["scenario"])

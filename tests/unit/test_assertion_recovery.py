@@ -161,6 +161,32 @@ def test_lost_events_do_not_count_as_late(tmp_path: Path) -> None:
     assert check(world, tmp_path).figures["faults"][0]["recovered_s"] == pytest.approx(1.5, abs=0.01)
 
 
+def test_a_fault_after_which_nothing_was_seen_any_more_was_not_recovered_from(tmp_path: Path) -> None:
+    """At a hop of the path that proves it; a sink need not show every single event."""
+    world = World().fault("partition", "converter->pubsub", 3.0, 4.0).fault("kill", "converter", 1.0, 1.5)
+    gone = world.sound[world.due_s[world.sound] - world.due_s[0] >= 4.0]
+    world.lose("published", *(int(place) for place in gone))
+    for at_sink, verdict in ((False, "violation"), (True, "inconclusive")):
+        world.show_sightings = at_sink
+        (tmp_path / verdict).mkdir()
+        finding = check(world, tmp_path / verdict)
+        assert finding.verdict == verdict
+        hop = "aggregates" if at_sink else "published"
+        assert finding.summary == (
+            f"{len(gone):,} events due after partition converter->pubsub at 3 s was healed, and none of them was ever seen "
+            f"at {hop}"
+        )
+        never, other = sorted(finding.figures["faults"], key=lambda f: -f["start_s"])
+        assert (never["recovered_s"], never["owed"]) == (None, len(gone))
+        assert other["recovered_s"] is not None
+
+
+def test_a_fault_that_was_healed_when_all_was_sent_owes_nothing(tmp_path: Path) -> None:
+    finding = check(World().fault("kill", "x", 9.0, 30.0), tmp_path)
+    assert finding.verdict == "pass"
+    assert finding.figures["faults"][0]["owed"] == 0
+
+
 # ---------------------------------------------------------------------------------------------------- liveness
 
 LONG = Steady(rate=20, seconds=100, tweets=40)

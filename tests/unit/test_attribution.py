@@ -193,6 +193,16 @@ def test_lost_in_the_hands_of_a_killed_worker_that_had_committed(tmp_path: Path)
     assert (found["class"], found["committed"]) == ("in-hand", 3)
 
 
+def test_what_came_after_the_end_has_nothing_to_do_with_what_was_committed_before(tmp_path: Path) -> None:
+    world = Fire()
+    at = world.at["kill", "published"]
+    world.lose("published", world.just_at("intermediate", at - 0.005))
+    world.commit("intermediate", lag=-1.0)
+    world.fault("partition", "converter->pubsub", at + 0.001, at + 0.5)
+    (found,) = no_loss().check(world.save(tmp_path)).figures["attribution"]
+    assert [(f["fault"], f["target"]) for f in found["faults"]] == [("kill", "converter")]
+
+
 def test_lost_by_a_killed_worker_that_had_not_committed(tmp_path: Path) -> None:
     world = Fire()
     place = world.plant("lost", "published", "kill")

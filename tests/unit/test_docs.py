@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 import subprocess
@@ -19,8 +20,10 @@ from examples.orders import pipeline, schema
 from faults.random_schedule import LEAST_RATE_OF_A_LIMIT
 from faults.reset_connections import ResetConnections
 from harness import catalog, cli
-from harness.topology import UsageError
+from harness.topology import CONTENT_FIELDS, UsageError
 from harness.zoo import upper_bound
+from load.events import Plan, columns, encode
+from load.profiles import Steady
 from pipelines_under_test.kappa.converter import RawMessage
 from pipelines_under_test.mutants.registry import MUTANTS, Mutant, mutant
 
@@ -119,6 +122,17 @@ def test_its_error_message_is_the_one_that_is_told() -> None:
     with pytest.raises(UsageError) as raised:
         dataclasses.replace(pipeline.orders, workers=(wrong, pipeline.counter)).validate()
     assert told == f"gauntlet: {raised.value}\n"
+
+
+def test_the_event_that_is_shown_is_one_that_load_writes() -> None:
+    (shown,) = snippets("bring-your-own-pipeline.md", "json")
+    plan = Plan(Steady(rate=2, seconds=1, share_poison=0), 7, 1, 1_790_000_012_345, "1a2b3c4d")
+    (written,) = encode(columns(plan, 1, 0, 1), plan, 1)
+    assert len(shown.rstrip("\n")) == len(written)
+    assert {name: type(v) for name, v in json.loads(shown).items()} == {
+        name: type(v) for name, v in json.loads(written).items()
+    }
+    assert set(json.loads(shown)) == {"event_id", *CONTENT_FIELDS}
 
 
 def test_every_fault_of_the_page_does_what_the_real_one_does() -> None:

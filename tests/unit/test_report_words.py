@@ -105,6 +105,10 @@ def test_the_command_repeats_what_was_asked() -> None:
     )
     drawn = words.repeat_command({**meta, "schedule": [{"fault": "kill"}], "schedule_seed": 7})
     assert drawn.endswith("--seed 7 --rate 2000 --seconds 20 --schedule random")
+    of_ones_own = words.repeat_command({**meta, "pipeline": {"name": "orders", "ref": "shop.pipeline:orders"}})
+    assert "--pipeline shop.pipeline:orders" in of_ones_own
     of_a_test = words.repeat_command({**meta, "scenario": "test_a_killed_worker[converter]"}, named=False)
-    assert of_a_test == "pytest -m chaos -k 'test_a_killed_worker[converter]' --gauntlet-seed 7"
+    assert of_a_test == (
+        "pytest -m chaos -k 'test_a_killed_worker[converter]' --gauntlet-backend process --gauntlet-seed 7"
+    )
     assert words.check_command("out/a b") == "gauntlet check 'out/a b'"
