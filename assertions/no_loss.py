@@ -24,6 +24,7 @@ from assertions.base import (
     parameters,
 )
 from harness.store import SavedRun
+from load.events import POISONS
 
 Examples = Sequence[Mapping[str, Any]]
 
@@ -54,7 +55,8 @@ class NoLoss:
     Examples
         lost events: event, lost_at (the first hop that lacks it), last_seen_at, due_s (after the load's start), key
         cells: the cell, expected and counted count and weight, and `likely_event` where one event explains it
-        dead letters: event, problem
+        dead letters: event, problem; of poison also damage (which of `load.events.POISONS`) and passed_on_to (the hops of
+        the path that it came to instead)
     Cost: O(events) per hop, one join of the cells.
     """
 
@@ -231,14 +233,25 @@ class NoLoss:
         if wrongly.any():
             text = f"{counted_noun(figures['wrongly_dead_lettered'], 'sound event')} ended as dead letters"
             parts.append(Part(verdict, text))
+        path = {hop: run.events_at(hop) for hop in run.hops_of_role("path") if run.has_hop(hop)}
         if missing.any():
             text = f"{counted_noun(figures['missing'], 'poison record')} in no dead-letter hop"
+            passed_on = [hop for hop, events in path.items() if (events & missing).any()]
+            if passed_on:
+                text += f", passed on to {' and '.join(passed_on)} as if sound"
             parts.append(Part(verdict, text))
-        problems = [(wrongly, "a sound event in a dead-letter hop"), (missing, "poison that is in no dead-letter hop")]
-        examples = [
-            {"event": run.event_id(int(place)), "problem": problem}
-            for mask, problem in problems
-            for place in np.flatnonzero(mask)[: MOST_EXAMPLES // 2]
+        examples: list[dict[str, Any]] = [
+            {"event": run.event_id(int(place)), "problem": "a sound event in a dead-letter hop"}
+            for place in np.flatnonzero(wrongly)[: MOST_EXAMPLES // 2]
+        ]
+        examples += [
+            {
+                "event": run.event_id(int(place)),
+                "problem": "poison that is in no dead-letter hop",
+                "damage": POISONS[int(run.columns().damage[place])],
+                "passed_on_to": [hop for hop, events in path.items() if events[place]],
+            }
+            for place in np.flatnonzero(missing)[: MOST_EXAMPLES // 2]
         ]
         return parts, figures, examples, seen
 

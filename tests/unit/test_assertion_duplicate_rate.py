@@ -40,6 +40,29 @@ def test_a_single_duplicate_breaks_a_bound_of_zero_and_is_named(tmp_path: Path, 
         assert DuplicateRate(other).check(run).verdict == "pass"
 
 
+def test_when_its_copies_were_seen_is_told_to_the_millisecond(tmp_path: Path) -> None:
+    world = World()
+    place = int(world.sound[77])
+    world.double("published", place)
+    world.again["published"][place] = 2.5
+    finding = DuplicateRate("published").check(world.save(tmp_path))
+    first = world.due_s[place] - world.due_s[0] + world.delay["published"][place]
+    assert finding.examples[0]["seen_s"] == pytest.approx([first, first + 2.5], abs=6e-4)
+
+
+@pytest.mark.parametrize("most", [0.0, 0.5])
+def test_messages_of_no_event_of_the_load_are_neither_events_nor_duplicates(tmp_path: Path, most: float) -> None:
+    """Nor are they taken for the last event of all, to which a place of -1 would lead."""
+    world = World()
+    world.double("published", len(world.index) - 1, int(world.sound[5]))
+    healthy = DuplicateRate("published", most=most).check(world.save(tmp_path)).figures
+    world.strange["published"] = [(-1, -1, b"?"), (9, 9, None)]
+    (tmp_path / "strange").mkdir()
+    finding = DuplicateRate("published", most=most).check(world.save(tmp_path / "strange"))
+    for name in ("messages", "events", "extra", "bursts", "doubled", "low", "high"):
+        assert finding.figures[name] == healthy[name]
+
+
 def test_the_most_copied_event_comes_first(tmp_path: Path) -> None:
     world = World()
     world.double("published", *(int(p) for p in world.sound[:100]))

@@ -15,6 +15,7 @@ from assertions.batch_parity import BatchParity
 from assertions.cells import CELL
 from assertions.duplicate_rate import DuplicateRate
 from assertions.no_loss import NoLoss
+from load.events import POISONS
 from load.profiles import Steady
 
 
@@ -226,6 +227,21 @@ def test_a_sound_event_that_arrives_and_is_a_dead_letter_too_is_still_wrong(tmp_
     world.copies["dead-letters"][world.sound[40]] = 1
     finding = check(world, tmp_path)
     assert (finding.verdict, finding.figures["lost"]) == ("violation", 1)
+
+
+def test_poison_that_was_passed_on_is_told_with_its_damage_and_where_it_came_to(tmp_path: Path) -> None:
+    world = World()
+    place = int(np.flatnonzero(world.poison)[2])
+    world.copies["dead-letters"][place], world.copies["intermediate"][place] = 0, 1
+    run = world.save(tmp_path)
+    finding = NoLoss().check(run)
+    assert "1 poison record in no dead-letter hop, passed on to intermediate as if sound" in finding.summary
+    assert {
+        "event": world.event_id(place),
+        "problem": "poison that is in no dead-letter hop",
+        "damage": POISONS[int(run.columns().damage[place])],
+        "passed_on_to": ["intermediate"],
+    } in finding.examples
 
 
 def test_poison_twice_in_the_dead_letters_is_no_loss(tmp_path: Path) -> None:
