@@ -149,6 +149,22 @@ def test_a_rest_that_has_begun_ends_when_somebody_waits_for_the_sink() -> None:
     assert begun[2] - begun[1] >= 1.9  # still as long as the reading itself took
 
 
+@pytest.mark.parametrize(("lag", "at_once"), [(0, True), (5, False)])
+def test_a_sink_is_read_in_haste_only_when_nothing_else_is_left_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lag: int, at_once: bool
+) -> None:
+    """Or when nothing moves any more, whatever is left: else a sink that is slow to read is taken for one that is stuck."""
+    dimension, window = kappa.cells[0].dimension, kappa.cells[0].windows_s[0]
+    cell = CountedCell(dimension, ("x",), window, 0, 102, 1)
+    sink = SinkTap("aggregates", lambda: SinkReading([cell], None), kappa.cells, time.time)
+    hurried: list[float] = []
+    monkeypatch.setattr(sink, "hurry", lambda: hurried.append(time.monotonic() - begin))
+    begin = time.monotonic()
+    drained(tmp_path, monkeypatch, sink=sink, lag=lag, quiet=0.5, stuck=2.5)
+    assert hurried
+    assert (hurried[0] < draining.AT_REST_S) is at_once
+
+
 def test_groups_that_are_shared_have_a_lag_for_each_topic() -> None:
     """Else the last worker's would be taken for all."""
     first, second = (w for w in kappa.workers if w.group)
