@@ -19,6 +19,7 @@ from harness.pytest_plugin import Gauntlet
 pytestmark = pytest.mark.chaos
 
 LATE_MS = 5000
+ENGAGEMENTS = {"impression", "like", "retweet", "reply", "quote", "click", "profile_click", "video_view"}
 
 
 def test_the_main_job_by_hand(gauntlet: Gauntlet) -> None:
@@ -46,7 +47,8 @@ def _source(folder: Path) -> tuple[dict[int, dict], set[int]]:
     """sequence -> record of what can be read; sequences of what cannot."""
     readable, poison = {}, set()
     for record in pl.read_parquet(folder / "hops" / "source.parquet").filter(pl.col("producer") == 1).to_dicts():
-        if record["weight"] is None or record["tweet_id"] is None or record["event_time_ms"] is None:
+        numbers = (record["weight"], record["tweet_id"], record["event_time_ms"])
+        if None in numbers or record["engagement"] not in ENGAGEMENTS:
             poison.add(record["sequence"])
         else:
             readable[record["sequence"]] = record
