@@ -13,7 +13,7 @@ from pipelines_under_test.mutants import MUTANTS
 pytestmark = pytest.mark.chaos
 
 
-@pytest.mark.parametrize("name", ["auto-commit", "drop-on-backpressure", "dedup-in-memory", "stale-cache"])
+@pytest.mark.parametrize("name", ["auto-commit", "fire-and-forget", "dedup-in-memory", "stale-cache"])
 def test_a_hidden_bug_does_not_show_while_nothing_is_injected(gauntlet: Gauntlet, name: str) -> None:
     """A sample, one for each kind of fault that brings such a bug out: a kill, a cut, a redelivery, a replica."""
     quiet = catalog.scenario("steady").with_(load=Steady(rate=2000, seconds=6))
