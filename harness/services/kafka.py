@@ -49,6 +49,8 @@ CLIENT: dict[str, str | int | float] = {
 #: Records that a tap takes at a time, and what it shows as the headers of one that has none.
 MOST_RECORDS = 10_000
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+#: Errors that say that records are gone which the tap has not read.
+_GAPS = (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET)
 
 
 class Broker:
@@ -361,9 +363,10 @@ class KafkaTap:
         seen = self._now_ms()
         found = [record for record in records if record.error() is None]
         if len(found) < len(records):
-            for error in (record.error() for record in records if record.error() is not None):
-                if error.code() in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET):
-                    self._gaps.append(error.str())
+            for record in records:
+                error = record.error()
+                if error is not None and error.code() in _GAPS:
+                    self._gaps.append(f"partition {record.partition()}: {error.str()}")
         partitions, offsets = [record.partition() for record in found], [record.offset() for record in found]
         again = self._follow(np.array(partitions, dtype=np.int32), np.array(offsets, dtype=np.int64))
         if again.any():

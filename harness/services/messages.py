@@ -155,9 +155,11 @@ class MessageLog:
         with self._lock:
             batches: list[_Unread] = []
             taken = 0
-            while self._unread and taken < most:
-                batches.append(self._unread.popleft())
-                taken += len(batches[-1].values)
+            for batch in self._unread:
+                if taken >= most:
+                    break
+                batches.append(batch)
+                taken += len(batch.values)
         if not batches:
             return False
         assert self._content is not None
@@ -178,7 +180,10 @@ class MessageLog:
             ]
         )
         with self._lock:
+            # Only now, so that what could not be read is still there: a row without its content would shift all others.
             self._contents.append(frame)
+            for _ in batches:
+                self._unread.popleft()
             self._waiting -= len(fields)
         return True
 

@@ -160,6 +160,19 @@ def test_a_text_that_is_none_is_shown_as_missing(value: Any, shown: str | None) 
     assert log.frame()["country"].to_list() == [shown]
 
 
+def test_content_that_cannot_be_kept_is_an_error_each_time_and_shifts_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MessageLog(RUN, event_id, lambda v, a: {"country": "\ud800" if v.endswith(b"1") else v.decode()[-1]}, KEYS)
+    monkeypatch.setattr(messages, "READ_AT_ONCE", 1)
+    for i in range(3):
+        log.add(([0], [i]), [f"{an_id(i)} {i}".encode()], [{}], [0], 0.0)
+    assert log.read_on(most=1)
+    for _ in range(2):
+        with pytest.raises(UnicodeEncodeError):
+            log.read_on(most=1)
+    with pytest.raises(UnicodeEncodeError):
+        log.frame()
+
+
 def test_content_that_is_no_mapping_counts_as_not_read() -> None:
     log = MessageLog(RUN, event_id, lambda v, a: 7, KEYS)  # type: ignore[arg-type,return-value]
     log.add(([0], [0]), [an_id(0).encode()], [{}], [0], 0.0)
