@@ -7,17 +7,14 @@ deadline for acknowledgements is over (10 s, the least that there is), and no so
 
 from __future__ import annotations
 
-import tempfile
 from functools import partial
-from pathlib import Path
 
 from assertions import latency, no_loss
 from benchmarks.measure import Benchmark, Side
+from benchmarks.passed import passed
 from faults import kill, kill_broker, partition, pause
 from faults.base import Fault
-from harness.errors import HarnessFault
 from harness.scenario import Scenario
-from harness.session import Session
 from load.profiles import Steady
 from pipelines_under_test.kappa.pipeline import kappa
 
@@ -50,10 +47,7 @@ def benchmark() -> Benchmark:
 def p99(fault: Fault | None) -> float:
     """Of one run, in seconds. Raises HarnessFault for a run that lost something or whose fault did not bite."""
     scenario = Scenario("latency", kappa, LOAD, [fault] if fault else (), [no_loss(), latency()])
-    with tempfile.TemporaryDirectory(prefix="gauntlet-benchmark-") as out, Session("process") as session:
-        verdict = session.run(scenario, Path(out)).verdict
-    if verdict["verdict"] != "pass":
-        told = [f"{f['assertion']}: {f['summary']}" for f in verdict["findings"] if f["verdict"] != "pass"]
-        raise HarnessFault(f"a run did not pass, so its latency says nothing: {'; '.join(told)}")
-    figures = next(f["figures"] for f in verdict["findings"] if f["assertion"] == "latency")
+    with passed(scenario) as outcome:
+        findings = outcome.verdict["findings"]
+    figures = next(f["figures"] for f in findings if f["assertion"] == "latency")
     return float(figures["p99_s"])

@@ -45,7 +45,8 @@ def ours(processes: int = 1) -> float:
     """From the first intent to the last acknowledgement, by the ledger's own times."""
     with topic() as one:
         _, _, ledger = fill(one, EVENTS, processes)
-        times, kinds = ledger.records["t_us"], ledger.records["kind"]
+        records = ledger.records
+        times, kinds = records["t_us"], records["kind"]
         return float(EVENTS / (times[kinds == ACK].max() - times[kinds == INTENT].min()) * 1e6)
 
 

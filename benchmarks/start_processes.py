@@ -16,19 +16,18 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import Benchmark, Side
-from benchmarks.start import first_event
+from benchmarks.start import first_event, stack
 from harness.errors import HarnessFault, last_lines
 from harness.provision import provision
 from harness.provision.programs import KafkaProgram
 from harness.services import kafka as kafka_service
 from harness.services import pubsub as pubsub_service
-from harness.session import Session
 from harness.topology import UsageError
-from pipelines_under_test.kappa.pipeline import kappa
 
 RUN = "Gauntlet: from the command to the first event at the last hop"
 STACK = "Gauntlet: every service and every link's proxy"
@@ -53,20 +52,12 @@ def benchmark() -> Benchmark:
         "s",
         [
             Side(RUN, lambda: first_event("process"), most=MOST_S),
-            Side(STACK, stack),
+            Side(STACK, lambda: stack("process")),
             Side(PEER, lambda: vendors(programs.kafka)),
         ],
         PEER,
         [f"Kafka {programs.kafka.version}, everything provisioned before", "The peer starts no proxy, worker or load"],
     )
-
-
-def stack() -> float:
-    with Session("process") as session:
-        session.prepare(kappa)
-        begin = time.monotonic()
-        session.stack(kappa)
-        return time.monotonic() - begin
 
 
 def vendors(kafka: KafkaProgram) -> float:
@@ -88,7 +79,7 @@ def vendors(kafka: KafkaProgram) -> float:
                 (data := Path(folder) / name).mkdir()
                 command.append(f"--data-dir={data}")
             ended.enter_context(_running(command, log))
-            _until(lambda at=at: pubsub_service.probe(at, 2.0), log)
+            _until(partial(pubsub_service.probe, at, 2.0), log)
         return time.monotonic() - begin
 
 
@@ -127,11 +118,11 @@ def _running(command: list[str], log: Path) -> Iterator[None]:
         process.wait(10)
 
 
-def _until(answers: object, log: Path) -> None:
+def _until(answers: Callable[[], object], log: Path) -> None:
     end = time.monotonic() + _UP_WITHIN_S
     while time.monotonic() < end:
         with contextlib.suppress(HarnessFault):
-            answers()  # type: ignore[operator]
+            answers()
             return
         time.sleep(0.02)
     raise HarnessFault(f"a service of the peer did not answer within {_UP_WITHIN_S:g} s:\n{last_lines(log)}")

@@ -8,16 +8,12 @@ first was due to when the last was counted in Bigtable; a run that does not pass
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import polars as pl
 
 from assertions import batch_parity, content, duplicate_rate, no_loss
 from benchmarks.measure import Benchmark, Side
-from harness.errors import HarnessFault
+from benchmarks.passed import passed
 from harness.scenario import Scenario
-from harness.session import Session
 from harness.store import SavedRun
 from harness.topology import Pipeline
 from load.profiles import Steady
@@ -56,11 +52,7 @@ def carried(pipeline: Pipeline, events: int) -> float:
         (),
         [no_loss(), content(), duplicate_rate("aggregates", most=0), batch_parity(least=0.5)],
     )
-    with tempfile.TemporaryDirectory(prefix="gauntlet-benchmark-") as out, Session("process") as session:
-        outcome = session.run(scenario, Path(out))
-        if outcome.verdict["verdict"] != "pass":
-            told = [f"{f['assertion']}: {f['summary']}" for f in outcome.verdict["findings"] if f["verdict"] != "pass"]
-            raise HarnessFault(f"a run of {pipeline.name} did not pass, so it shows no throughput: {'; '.join(told)}")
+    with passed(scenario) as outcome:
         run = SavedRun.load(outcome.folder)
         seen = run.sightings("aggregates")
         assert seen is not None

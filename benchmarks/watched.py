@@ -22,7 +22,7 @@ from harness.history import History
 from harness.run import Run
 from harness.run_folder import RunFolder
 from harness.scenario import Scenario
-from harness.services.base import SinkResult, Tap
+from harness.services.base import SinkResult
 from harness.session import Session
 from harness.stack import Stack
 from harness.topology import Hop, Pipeline
@@ -112,9 +112,10 @@ def _last_counted(run: Run) -> float:
     until = time.monotonic() + WITHIN_S
     while time.monotonic() < until:
         _rest(run, until)
-        sink = next(h for h in kappa.hops if h.role == "sink")
-        tap: Tap = Stack.tap(run.stack, kappa, sink, run.names, run.tag, time.time)
-        result = tap.finish() if _started(tap) else None
+        assert kappa.sink is not None
+        tap = Stack.tap(run.stack, kappa, kappa.sink, run.names, run.tag, time.time)
+        tap.start()
+        result = tap.finish()
         assert isinstance(result, SinkResult)
         seen = result.sightings(run.tag)
         assert seen is not None
@@ -133,8 +134,3 @@ def _rest(run: Run, until: float) -> None:
             if server.lag(run.names[worker.group], run.names[hop.topic]) != 0:
                 since = time.monotonic()
         time.sleep(0.5)
-
-
-def _started(tap: Tap) -> bool:
-    tap.start()  # `finish` waits for its thread
-    return True

@@ -148,9 +148,15 @@ def ledger_of_worker(path: str | os.PathLike[str], index: int) -> Path:
 def ledgers(path: str | os.PathLike[str]) -> list[Path]:
     """All the ledgers of one load: the file itself, and those of its worker processes, as far as they are there."""
     path = Path(path)
-    numbered = re.compile(rf"{re.escape(path.stem)}-(\d+){re.escape(path.suffix)}")
-    found = [(int(match[1]), other) for other in path.parent.glob("*") if (match := numbered.fullmatch(other.name))]
-    return [*([path] if path.exists() else []), *(other for _, other in sorted(found))]
+    return [path.with_name(name) for name in ledgers_among((other.name for other in path.parent.glob("*")), path.name)]
+
+
+def ledgers_among(names: Iterable[str], name: str) -> list[str]:
+    """Of these files, the ledgers of the load that keeps its own in `name`: it, then those of the worker processes."""
+    stem, suffix = os.path.splitext(name)
+    numbered = re.compile(rf"{re.escape(stem)}(?:-(\d+))?{re.escape(suffix)}")
+    found = [(int(match[1] or -1), other) for other in names if (match := numbered.fullmatch(other))]
+    return [other for _, other in sorted(found)]
 
 
 @dataclass(frozen=True)

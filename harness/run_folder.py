@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import HarnessFault
-from harness.ledger import ledgers
+from harness.ledger import ledgers, ledgers_among
 from harness.topology import UsageError
 
 #: Version of the run folder's layout, as `run.json` states it.
@@ -205,10 +205,6 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-#: Of a load by several processes each has its own, in the place of ledger.bin.
-_WORKERS_LEDGER = re.compile(r"ledger-\d+\.bin")
-
-
 def must_be_folder(path: Path) -> None:
     if not path.is_dir():
         raise UsageError(f"There is no run folder {str(path)!r}.")
@@ -238,9 +234,7 @@ def check_manifest(folder: Path) -> None:
     if not isinstance(files, dict):
         raise DamagedRun(f"{path}: does not list the run's files.")
     for name in ("run.json", "history.jsonl", "ledger.bin"):
-        if name not in files and not (
-            name == "ledger.bin" and any(_WORKERS_LEDGER.fullmatch(other) for other in files)
-        ):
+        if not (ledgers_among(files, name) if name == "ledger.bin" else name in files):
             raise DamagedRun(f"{path}: does not list {name}, without which nothing can be judged.")
     for name, size, _digest in _listed(path, files):
         target = folder / name

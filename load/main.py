@@ -49,10 +49,7 @@ class Alone:
     def __init__(self, spec: LoadSpec) -> None:
         from locust.env import Environment
 
-        from load.users import EventUser, Load
-
-        class PlannedUser(EventUser):
-            starts_itself = False
+        from load.users import Load, PlannedUser
 
         self.spec, self._load = spec, Load(spec)
         PlannedUser.spec, PlannedUser.shared = spec, self._load

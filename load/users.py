@@ -285,14 +285,12 @@ class EventUser(User):
         topic, produce, delivered = self.spec.topic, self._producer.produce, batch.delivered
         # One by one, because produce_batch refuses timestamps (NotImplementedError in confluent-kafka 2.16); and by
         # position, because names cost a fifth of the call.
-        sequence = lo
-        events = zip(chunk.keys[part], values, chunk.created_ms[part], strict=True)
-        for key, value, created_ms in events:
+        created = chunk.created_ms[part]
+        for sequence, (key, value, created_ms) in enumerate(zip(chunk.keys[part], values, created, strict=True), lo):
             try:
                 produce(topic, value, key, -1, delivered, None, created_ms)
             except (BufferError, KafkaException) as error:
                 self._send_again(batch, sequence, error, (value, key, created_ms))
-            sequence += 1
         self.load.sent += n - batch.refused
 
     def _send_again(
@@ -371,6 +369,12 @@ class EventUser(User):
                 gevent.sleep(0.01)
         gevent.sleep(2 * _PUMP_S)
         self._tell_locust()
+
+
+class PlannedUser(EventUser):
+    """A user of a run: its load begins when somebody says so."""
+
+    starts_itself = False
 
 
 @events.init.add_listener

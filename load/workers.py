@@ -22,7 +22,7 @@ from locust.env import Environment
 from harness.errors import HarnessFault
 from load.distributed import Registrar
 from load.spec import LoadSpec
-from load.users import EventUser, Load
+from load.users import Load, PlannedUser
 
 _TELL_S = 0.1
 _JOIN_WITHIN_S = 60.0
@@ -30,23 +30,18 @@ _QUIT_WITHIN_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
 
-class PlannedUser(EventUser):
-    starts_itself = False
-
-
 class Crew:
     """The master's side, which `load.main` leads: `look` often."""
 
     def __init__(self, spec: LoadSpec, path: str) -> None:
-        self.spec, self.broken = spec, None
+        self.spec = spec
+        self.broken: BaseException | None = None
         self._runner = Environment(user_classes=[PlannedUser]).create_master_runner("127.0.0.1", 0)
         self._registrar = Registrar(self._runner, starts_itself=False)
         command = [sys.executable, "-m", "load.workers", path, str(self._runner.server.port), str(os.getpid())]
         self._children = [subprocess.Popen(command) for _ in range(spec.processes)]
         self._spread = self._stopped = False
         self._patience = time.monotonic() + _JOIN_WITHIN_S
-
-    broken: BaseException | None
 
     def look(self) -> None:
         """Lets the users begin once every worker is there; notes what went wrong with one."""

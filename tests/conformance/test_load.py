@@ -209,9 +209,10 @@ def test_a_kill_leaves_nothing_acked_outside_the_log_and_nothing_in_the_log_that
     assert len(ledger.acked(1)) + len(ledger.ambiguous(1)) == len(ledger.intended(1))
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("how", ["stop", "signal"])
-def test_an_early_end_drains_and_says_so(spec: LoadSpec, how: str) -> None:
-    spec = replace(spec, profile=Steady(rate=2_000, seconds=30))
+def test_an_early_end_drains_and_says_so(spec: LoadSpec, how: str, processes: int) -> None:
+    spec = replace(spec, users=processes, processes=processes, profile=Steady(rate=2_000, seconds=30))
     process = start(spec)
     go(spec)
     time.sleep(1)
@@ -223,7 +224,7 @@ def test_an_early_end_drains_and_says_so(spec: LoadSpec, how: str) -> None:
     last = lines(spec)[-1]
     assert (last["state"], last["ended"], last["ambiguous"]) == ("done", how, 0)
     assert 0 < last["acked"] < 60_000
-    assert len(source_log(spec)) == last["acked"] == Ledger.read(spec.ledger).totals()["acked"]
+    assert len(source_log(spec)) == last["acked"] == Ledger.read(*ledgers(spec.ledger)).totals()["acked"]
 
 
 def test_a_users_encoder_makes_the_records(spec: LoadSpec) -> None:
@@ -268,24 +269,30 @@ class Mine(EventUser):
 """
 
 
-def test_the_user_works_in_a_locustfile_of_ones_own(spec: LoadSpec, tmp_path: Path) -> None:
-    spec = replace(spec, users=2, profile=Steady(rate=400, seconds=2))
-    spec.write(tmp_path / "spec.json")
-    (tmp_path / "locustfile.py").write_text(LOCUSTFILE.format(path=str(tmp_path / "spec.json")))
+def by_locustfile(spec: LoadSpec, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """`locust` with a locustfile of one's own, for two users that send what the spec says."""
+    spec.write(folder / "spec.json")
+    (folder / "locustfile.py").write_text(LOCUSTFILE.format(path=str(folder / "spec.json")))
     done = subprocess.run(
-        [sys.executable, "-m", "locust", "--headless", "--only-summary", "-u2", "-r2", "-t6s", "-f", "locustfile.py"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "locust", "--headless", "--only-summary", "-u2", "-r2", *options],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=90,
     )
     assert done.returncode == 0, done.stderr
-    assert f"produce to {spec.topic}" in done.stdout + done.stderr
-    ledger = Ledger.read(spec.ledger)
+    ledger = Ledger.read(*ledgers(spec.ledger))
     assert ledger.totals() == {"sent": 800, "acked": 800, "ambiguous": 0, "failed": 0}
     log = source_log(spec)
     assert [np.array_equal(sequences(log, p), ledger.acked(p)) for p in (1, 2)] == [True, True]
+    return done
+
+
+def test_the_user_works_in_a_locustfile_of_ones_own(spec: LoadSpec, tmp_path: Path) -> None:
+    spec = replace(spec, users=2, profile=Steady(rate=400, seconds=2))
+    done = by_locustfile(spec, tmp_path, "-t6s")
+    assert f"produce to {spec.topic}" in done.stdout + done.stderr
 
 
 # ------------------------------------------------------------------------------------- Locust's master and workers
@@ -320,23 +327,6 @@ def test_worker_processes_send_the_same_events_as_one(shared: LoadSpec) -> None:
     assert [np.array_equal(sequences(log, p), ledger.acked(p)) for p in plan.producers] == [True] * 4
 
 
-@pytest.mark.parametrize("how", ["stop", "signal"])
-def test_an_early_end_drains_every_worker(shared: LoadSpec, how: str) -> None:
-    shared = replace(shared, profile=Steady(rate=2_000, seconds=30))
-    process = start(shared)
-    go(shared)
-    time.sleep(1)
-    if how == "stop":
-        Path(shared.stop).touch()
-    else:
-        process.terminate()
-    assert process.wait(15) == 0
-    last = lines(shared)[-1]
-    assert (last["state"], last["ended"], last["ambiguous"]) == ("done", how, 0)
-    acked = Ledger.read(*ledgers(shared.ledger)).totals()["acked"]
-    assert 0 < last["acked"] == acked == len(source_log(shared)) < 60_000
-
-
 def test_a_worker_that_dies_is_an_error_and_its_ledger_is_kept(shared: LoadSpec) -> None:
     shared = replace(shared, profile=Steady(rate=2_000, seconds=30))
     process = start(shared)
@@ -364,24 +354,10 @@ def test_workers_end_with_a_master_that_was_killed(shared: LoadSpec) -> None:
 
 def test_a_locustfile_of_ones_own_is_spread_over_processes(spec: LoadSpec, tmp_path: Path) -> None:
     spec = replace(spec, users=2, profile=Steady(rate=400, seconds=2))
-    spec.write(tmp_path / "spec.json")
-    (tmp_path / "locustfile.py").write_text(LOCUSTFILE.format(path=str(tmp_path / "spec.json")))
-    locust = [sys.executable, "-m", "locust", "--headless", "--only-summary", "-u2", "-r2", "-t8s", "--processes", "2"]
     port = str(free_port())
-    done = subprocess.run(
-        [*locust, "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
-    assert done.returncode == 0, done.stderr
-    ledger = Ledger.read(*ledgers(spec.ledger))
+    master = ("--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port)
+    by_locustfile(spec, tmp_path, "-t8s", "--processes", "2", *master)
     assert len(ledgers(spec.ledger)) == 2
-    assert ledger.totals() == {"sent": 800, "acked": 800, "ambiguous": 0, "failed": 0}
-    log = source_log(spec)
-    assert [np.array_equal(sequences(log, p), ledger.acked(p)) for p in (1, 2)] == [True, True]
 
 
 def free_port() -> int:
