@@ -23,7 +23,8 @@ class Sight:
     """Events that must arrive and were seen at the last hop that shows single events.
 
     `hop` and whether these are sightings of the sink; `place` of each event, `due` and `seen` in epoch seconds, in the
-    order in which they were due; `missing`: how many that must arrive were not seen there.
+    order in which they were due; `missing`: how many that must arrive were not seen there. Of a sink that shows counts
+    only, they are the events that are alone in their cell, and `missing` counts no others.
     """
 
     hop: str
@@ -40,7 +41,8 @@ class Sight:
 
 
 def last_sight(run: SavedRun) -> Sight:
-    """The sightings of the sink, where it shows single events; else the first sightings at the last path hop.
+    """The sightings of the sink, where it shows single events; else the first sightings at the last path hop; where there
+    is none, the sink's own counts of events that are alone in their cell.
 
     Due is the time at which load meant to send the event, not when it managed to, so a stalled client shows as latency
     and hides nothing. Raises NotObserved if no hop shows single events.
@@ -48,15 +50,19 @@ def last_sight(run: SavedRun) -> Sight:
 
     def make() -> Sight:
         must = run.settled().must_arrive
+        due_here = must
         hop, at_sink, frame = run.sink, True, None
         if run.sink is not None:
             frame = run.sightings(run.sink)
         if frame is None:
             at_sink = False
             path = [hop for hop in run.hops_of_role("path") if run.has_hop(hop)]
-            if not path:
+            if path:
+                hop, frame = path[-1], run.messages(path[-1])
+            elif run.sink is not None and (appeared := run.appearances(run.sink)) is not None:
+                hop, at_sink, (frame, due_here) = run.sink, True, appeared
+            else:
                 raise NotObserved("no hop shows when single events arrived")
-            hop, frame = path[-1], run.messages(path[-1])
         assert hop is not None
         first = frame.filter(pl.col("place") >= 0).group_by("place").agg(pl.col("seen_ms").min()).sort("place")
         place, seen = first["place"].to_numpy(), first["seen_ms"].to_numpy() / 1000
@@ -64,7 +70,7 @@ def last_sight(run: SavedRun) -> Sight:
         place, seen = place[wanted], seen[wanted]
         due = due_s(run)[place]
         order = np.argsort(due, kind="stable")
-        return Sight(hop, at_sink, place[order], due[order], seen[order], int(must.sum()) - len(place))
+        return Sight(hop, at_sink, place[order], due[order], seen[order], int(due_here.sum()) - len(place))
 
     return run.once("last sight", make)
 

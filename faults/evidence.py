@@ -177,6 +177,30 @@ def any_at_work_before(run: SavedRun, links: Iterable[str], moment: float) -> tu
     return any(ok for ok, _ in found.values()), {link: figures for link, (_, figures) in found.items()}
 
 
+def worker_at_work_before(run: SavedRun, instance: str, moment: float) -> tuple[bool, dict[str, object]]:
+    """Whether a worker's links carried work just before a moment, or, if it answers for a hop, it answered until then;
+    with the figures."""
+    busy, figures = any_at_work_before(run, links_of_worker(run, instance), moment)
+    if not serves(run, instance):
+        return busy, figures
+    asked = [r for r in run.history if r["kind"] in ("worker-back", "worker-away") and r["worker"] == instance]
+    last = max((r for r in asked if r["t"] <= moment), key=lambda r: r["t"], default=None)
+    watched = any(r["kind"] == "worker-watch" and r["worker"] == instance and r["asked"] for r in run.history)
+    answered = watched and (last is None or last["kind"] == "worker-back")
+    return answered, {**figures, "answered": answered}
+
+
+def serves(run: SavedRun, instance: str) -> bool:
+    """Whether a worker answers for a hop, so that it was asked all along."""
+    return any(w["name"] == instance and w.get("serves") for w in run.meta["pipeline"]["workers"])
+
+
+def fell_silent(run: SavedRun, instance: str, start: float, until: float) -> bool:
+    """Whether a worker that answers for a hop did not answer once, between two moments."""
+    aways = (r["t"] for r in run.history if r["kind"] == "worker-away" and r["worker"] == instance)
+    return any(start - CLOCKS_S <= t <= until for t in aways)
+
+
 def links_of_worker(run: SavedRun, instance: str) -> list[str]:
     return [link["name"] for link in run.meta["pipeline"]["links"] if link["worker"] == instance]
 

@@ -424,12 +424,12 @@ def _provision(args: argparse.Namespace) -> int:
 
 def _images(args: argparse.Namespace) -> int:
     from harness.backends import docker, images
-    from harness.provision import provision
+    from harness.provision import provision, provision_redis
     from harness.provision.show import Shown
 
     daemon = docker.client(600)
     with Shown() as shown:
-        programs = provision(shown)
+        programs = dataclasses.replace(provision(shown), redis=provision_redis(shown))
     for name in images.build(daemon, programs, lambda text: print(f"  {text}", file=sys.stderr), args.base):
         print(name)
     return PASS

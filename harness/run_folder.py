@@ -135,6 +135,9 @@ class RunFolder:
     def sightings(self, sink: str) -> Path:
         return self.path / "hops" / f"{sink}.seen.parquet"
 
+    def appearances(self, sink: str) -> Path:
+        return self.path / "hops" / f"{sink}.appeared.parquet"
+
     def worker_log(self, name: str) -> Path:
         """The log of a worker's process, or of a service."""
         return self.logs / f"{name}.log"

@@ -23,7 +23,7 @@ from harness.ledger import ACKED, AMBIGUOUS, FAILED_TO_SEND, Ledger, ledgers
 from harness.run_folder import FORMAT, DamagedRun, RunFolder, UnfinishedRun, check_manifest, must_be_folder, read_json
 from harness.settlement import EventIndex, FaultWindow, Settlement
 from harness.topology import CONTENT_FIELDS, Cells, unknown
-from load.events import WARMUP, Columns, Plan, columns, expected_cells, is_poison
+from load.events import WARMUP, Columns, Plan, cell_of_each, columns, expected_cells, is_poison
 from load.profiles import from_dict as profile_from_dict
 
 #: What identifies one cell of a sink.
@@ -41,6 +41,13 @@ _CELLS = {
     "weight": pl.Int64,
 }
 _SEEN = {"producer": pl.Int32, "sequence": pl.Int64, "seen_ms": pl.Float64}
+_APPEARED = {
+    "dimension": pl.String,
+    "key": pl.String,
+    "window_s": pl.Int32,
+    "window_start_ms": pl.Int64,
+    "seen_ms": pl.Float64,
+}
 LINKS = {
     "t": pl.Float64,
     "link": pl.String,
@@ -256,6 +263,35 @@ class SavedRun:
             return frame.with_columns(pl.Series("place", places, dtype=pl.Int64))
 
         return self.once(("sightings", sink), make)
+
+    def appearances(self, sink: str) -> tuple[pl.DataFrame, np.ndarray] | None:
+        """When events that are alone in their cell were counted in a sink that shows only counts, if its tap dated that:
+        (producer, sequence, seen_ms, place of those that were; all that must have been, as a boolean array over
+        `events`). None if it did not.
+
+        The first declared dimension and window are looked at. An event that shares its cell with others is left out:
+        nobody could tell which of them a count stands for. These are a fair sample, since no event knows that it is alone.
+        """
+        path = self.folder.appearances(sink)
+        if not path.is_file():
+            return None
+
+        def make() -> tuple[pl.DataFrame, np.ndarray]:
+            first = self.cell_kinds[0]
+            must = self.settled().must_arrive
+            cells = cell_of_each(self.columns(), first, first.windows_s[0]).with_row_index("place").filter(must)
+            alone = cells.filter(pl.len().over("key", "window_start_ms") == 1)
+            frame = self._frame(path, _APPEARED, f"the dates of {sink!r}").select("key", "window_start_ms", "seen_ms")
+            seen = alone.join(frame, on=["key", "window_start_ms"]).with_columns(pl.col("place").cast(pl.Int64))
+            mask = np.zeros(len(must), dtype=bool)
+            mask[alone["place"].to_numpy()] = True
+            producers, sequences = self.events.events(seen["place"].to_numpy())
+            named = seen.with_columns(
+                pl.Series("producer", producers, dtype=pl.Int32), pl.Series("sequence", sequences, dtype=pl.Int64)
+            )
+            return named.select("producer", "sequence", "seen_ms", "place"), mask
+
+        return self.once(("appearances", sink), make)
 
     # -- cells -------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 
 class UsageError(Exception):
@@ -38,6 +38,8 @@ class Service:
     name: str
     kind: str = ""
     durable: bool = False
+    #: Whether it has an address, and so links, proxies and processes.
+    networked: ClassVar[bool] = True
 
     def processes(self) -> list[str]:
         """Names of the processes that the service consists of."""
@@ -89,6 +91,29 @@ class Sqlite(Service):
     kind: str = "sqlite"
     durable: bool = True
     databases: Sequence[str] = ()
+    networked: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Redis(Service):
+    """Redis, or Valkey. `prefixes`: names of key spaces; a run's keys begin with its own name of one, and end with it.
+
+    `durable`: it appends every write to a file, which a kill leaves whole; without it a kill loses everything.
+    """
+
+    kind: str = "redis"
+    durable: bool = True
+    prefixes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Files(Service):
+    """Folders of the run's own that workers share; `folders`: names. No network, so no link and no fault on one."""
+
+    kind: str = "files"
+    durable: bool = True
+    folders: Sequence[str] = ()
+    networked: ClassVar[bool] = False
 
 
 # ----------------------------------------------------------------------------------------------------- workers
@@ -101,10 +126,12 @@ class Worker:
     `command` is started without a shell, in a process group of its own; the word `{python}` stands for the
     interpreter that runs the harness. `uses` maps an environment variable to a service: the variable will hold
     `host:port` of this worker's own proxy to that service (its link). `env` holds further variables; in their values
-    `{name}` stands for the run's own name of a declared topic, subscription, table, database or consumer group.
+    `{name}` stands for the run's own name of a declared topic, subscription, table, database, prefix, folder or
+    consumer group.
     `reads` and `writes` name hops: they say what waits for the worker and what it has done. `group` names the Kafka
     consumer group whose lag tells whether the worker is done. `image` is the container image in which the Docker
-    backend runs it ("": this package's own, which holds the reference pipelines and nothing of yours).
+    backend runs it ("": this package's own, which holds the reference pipelines and nothing of yours). `serves` names
+    the environment variable that will hold the `host:port` on which the worker is to listen, for an `HttpHop`.
     """
 
     name: str
@@ -117,6 +144,7 @@ class Worker:
     replicas: int = 1
     cwd: str | None = None
     image: str = ""
+    serves: str = ""
 
     def instances(self) -> list[str]:
         """Names of the processes: the worker's own name, or name-1 … name-n for replicas."""
@@ -274,6 +302,25 @@ class SqliteHop(Hop):
         return "sqlite"
 
 
+@dataclass(frozen=True)
+class HttpHop(Hop):
+    """Counts that a worker of the pipeline answers with: the query service in front of its stores.
+
+    `GET path` answers newline-delimited JSON, an object a cell: {"dimension", "key" (the values of the cell's key fields
+    joined by "|"), "window_s", "window_start_ms", "count", "weight"}; several may add to one cell. `GET health` answers
+    200 when the worker can answer.
+    """
+
+    worker: str = ""
+    path: str = "/cells"
+    health: str = "/healthz"
+    role: str = "sink"
+
+    @property
+    def kind(self) -> str:
+        return "http"
+
+
 # ------------------------------------------------------------------------------------------- cells, batch, pipeline
 
 
@@ -356,14 +403,27 @@ class Pipeline:
         """Every process of the pipeline: its name -> the worker that it is an instance of."""
         return {name: worker for worker in self.workers for name in worker.instances()}
 
+    def serving(self) -> dict[str, Worker]:
+        """Every process that is given an address to listen on."""
+        return {name: worker for name, worker in self.instances().items() if worker.serves}
+
+    def hops_of_workers(self) -> list[HttpHop]:
+        """Hops that a worker answers for, and no service."""
+        return [hop for hop in self.hops if isinstance(hop, HttpHop)]
+
+    def needs(self, worker: Worker) -> set[str]:
+        """The services that must be there before a worker is started: those that it uses, or knows a name of."""
+        named = {name for value in worker.env.values() for name in _NAME.findall(value)}
+        return {*worker.uses.values()} | {s.name for s in self.services if named & {*_resources_of(s)}}
+
     def group_readers(self) -> list[tuple[Worker, KafkaHop]]:
         """Workers with a consumer group, each with the Kafka hop that it reads: how far they are can be asked of Kafka."""
         reading = [(worker, self.hop(worker.reads)) for worker in self.workers if worker.group and worker.reads]
         return [(worker, hop) for worker, hop in reading if isinstance(hop, KafkaHop)]
 
     def links(self) -> list[Link]:
-        """Every link, the load's own first. A service without a network (SQLite) has none."""
-        processes = {s.name: len(s.processes()) for s in self.services if s.kind != "sqlite"}
+        """Every link, the load's own first. A service without a network (SQLite, files) has none."""
+        processes = {s.name: len(s.processes()) for s in self.services if s.networked}
         source = self.source.service
         found = [Link("load", source, processes.get(source, 1))]
         for name, worker in self.instances().items():
@@ -376,7 +436,7 @@ class Pipeline:
         return _find("link", name, self.links())
 
     def resources(self) -> list[str]:
-        """Names of all topics, subscriptions, tables, databases and consumer groups that a run makes fresh."""
+        """Names of all that a run makes fresh (`RESOURCES`) and of all consumer groups."""
         names = [name for service in self.services for name in _resources_of(service)]
         # Workers may share a group.
         return names + list(dict.fromkeys(w.group for w in self.workers if w.group))
@@ -427,6 +487,9 @@ class Pipeline:
         if self.sink is not None and not self.cells:
             raise UsageError(f"{self.name}: a sink needs `cells`, which say what it counts.")
         for hop in self.hops:
+            if isinstance(hop, HttpHop):
+                self._check_http(hop)
+                continue
             self.service(hop.service)
             resource = getattr(hop, "topic", "") or getattr(hop, "table", "") or getattr(hop, "database", "")
             owned = _resources_of(self.service(hop.service))
@@ -440,6 +503,8 @@ class Pipeline:
         for worker in self.workers:
             if worker.replicas < 1:
                 raise UsageError(f"{self.name}: the worker {worker.name!r} needs at least one replica.")
+            if worker.serves and worker.serves in {*worker.uses, *worker.env}:
+                raise UsageError(f"{self.name}: the worker {worker.name!r} has two meanings for {worker.serves}.")
             for hop_name in [worker.reads, *worker.writes]:
                 if hop_name:
                     self.hop(hop_name)
@@ -457,21 +522,41 @@ class Pipeline:
             raise UsageError(f"{self.name}: max_quiet_s must be more than 0 seconds, late_after_s 0 or more.")
         return self
 
+    def _check_http(self, hop: HttpHop) -> None:
+        if hop.role != "sink":
+            raise UsageError(f"{self.name}: the hop {hop.name!r} shows counts, so its role must be 'sink'.")
+        worker = self.worker(hop.worker)
+        if hop.service:
+            raise UsageError(f"{self.name}: the hop {hop.name!r} is answered by a worker and is of no service.")
+        if not worker.serves:
+            raise UsageError(
+                f"{self.name}: the hop {hop.name!r} is answered by the worker {worker.name!r}, which serves nothing: name "
+                "the variable that shall hold its address, as Worker(..., serves='LISTEN')."
+            )
+        if worker.replicas > 1:
+            raise UsageError(
+                f"{self.name}: the hop {hop.name!r} asks one process, and {worker.name!r} has {worker.replicas} replicas."
+            )
+        for path in (hop.path, hop.health):
+            if not path.startswith("/"):
+                raise UsageError(f"{self.name}: the path {path!r} of the hop {hop.name!r} must begin with a slash.")
+
     def _check_program(self, what: str, program: Worker | Batch) -> None:
         if not program.command:
             raise UsageError(f"{self.name}: {what} has no command.")
         for variable, name in program.uses.items():
-            if self.service(name).kind == "sqlite":
+            service = self.service(name)
+            if not service.networked:
+                has, one = _PATHS[service.kind]
                 raise UsageError(
-                    f"{self.name}: {what} uses {name!r} by {variable}, but SQLite has no address: give the path of a "
-                    "database instead, as env={...: '{database}'}."
+                    f"{self.name}: {what} uses {name!r} by {variable}, but {has} no address: give the path of a {one} "
+                    f"instead, as env={{...: '{{{one}}}'}}."
                 )
         known = self.resources()
         for value in program.env.values():
-            for name in re.findall(r"\{([A-Za-z0-9._-]+)\}", value):
+            for name in _NAME.findall(value):
                 if name not in known:
-                    kinds = "topic, subscription, table, database or group"
-                    raise unknown(kinds, name, known, "topics, subscriptions, tables, databases and groups")
+                    raise unknown(f"{', '.join(RESOURCES.values())} or group", name, known, _EVERYTHING)
 
     def _check_names(self) -> None:
         """Names that would stand for two things: in an `env`, or in a run's logs and links."""
@@ -479,8 +564,8 @@ class Pipeline:
         for name in names:
             if names.count(name) > 1:
                 raise UsageError(
-                    f"{self.name}: two of the topics, subscriptions, tables, databases and groups are named {name!r}; "
-                    f"names must differ, or {{{name}}} could mean either."
+                    f"{self.name}: two of the {_EVERYTHING} are named {name!r}; names must differ, or {{{name}}} could "
+                    "mean either."
                 )
         taken = ["load", "batch", "toxiproxy", *(s.name for s in self.services)]
         for name in (p for s in self.services for p in s.processes() if p != s.name):
@@ -496,8 +581,24 @@ class Pipeline:
             taken.append(name)
 
 
+#: A name in the value of a worker's variable, which stands for the run's own.
+_NAME = re.compile(r"\{([A-Za-z0-9._-]+)\}")
+#: What a run makes fresh in its services, under a name of its own: where a service declares them -> what one is.
+RESOURCES = {
+    "topics": "topic",
+    "subscriptions": "subscription",
+    "tables": "table",
+    "databases": "database",
+    "prefixes": "prefix",
+    "folders": "folder",
+}
+_EVERYTHING = f"{', '.join(RESOURCES)} and groups"
+#: Of services without an address: how that is told, and what has a path there.
+_PATHS = {"sqlite": ("SQLite has", "database"), "files": ("folders have", "folder")}
+
+
 def _resources_of(service: Service) -> list[str]:
-    return [n for a in ("topics", "subscriptions", "tables", "databases") for n in getattr(service, a, ())]
+    return [n for a in RESOURCES for n in getattr(service, a, ())]
 
 
 def _numbered(name: str, count: int, mark: str = "-") -> list[str]:

@@ -21,7 +21,7 @@ def of_programs(programs: Any) -> dict[str, str]:
     """The services' programs, and where each came from."""
     return {
         name: f"{program.version} ({program.origin})"
-        for name in ("kafka", "toxiproxy", "pubsub", "bigtable")
+        for name in ("kafka", "toxiproxy", "pubsub", "bigtable", "redis")
         if (program := getattr(programs, name, None)) is not None
     }
 

@@ -72,6 +72,17 @@ def expected_cells(
     return pl.concat(done) if done else pl.DataFrame(schema=_cell_schema())
 
 
+def cell_of_each(columns: Columns, declared: Cells, window_s: int) -> pl.DataFrame:
+    """The cell in which each of these events is counted, in their order: key (values joined by "|"), window_start_ms."""
+    import polars as pl
+
+    fields = pl.DataFrame({field: getattr(columns, field) for field in declared.key})
+    return fields.select(
+        pl.concat_str([_words(field) for field in declared.key], separator="|").alias("key"),
+        pl.Series("window_start_ms", columns.event_time_ms // (window_s * 1000) * (window_s * 1000), dtype=pl.Int64),
+    )
+
+
 def expected_content(plan: Plan, producer: int, sequences: NDArray[np.int64]) -> pl.DataFrame:
     """What these events carry (before any damage), in the order given.
 

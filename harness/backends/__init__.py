@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from faults.base import Fault
 from harness.backends.base import Site
 from harness.backends.process import Processes
 from harness.topology import Pipeline, UsageError
+
+if TYPE_CHECKING:
+    from harness.provision import Programs
 
 NAMES = ("auto", "process", "docker", "external")
 
@@ -49,7 +53,15 @@ class ProcessBackend:
         from harness.backends.process_site import ProcessSite
 
         folder = self._processes.temp / f"stack-{next(self._numbers)}"
-        return ProcessSite(pipeline, self._programs, self._processes, folder)
+        return ProcessSite(pipeline, self._programs_of(pipeline), self._processes, folder)
+
+    def _programs_of(self, pipeline: Pipeline) -> Programs:
+        """Those of every pipeline, and what this one needs beside them."""
+        from harness.provision import provision_redis
+
+        if self._programs.redis is None and any(s.kind == "redis" for s in pipeline.services):
+            self._programs = dataclasses.replace(self._programs, redis=provision_redis())
+        return self._programs
 
     def refuses(self, fault: Fault, pipeline: Pipeline) -> str:
         return ""
@@ -92,7 +104,7 @@ class Backends:
         elif self._wanted == "auto":
             if self._why_not is False:
                 self._why_not = docker.why_not()
-            reason = str(self._why_not or docker.cannot_hold(pipeline))
+            reason = str(self._why_not or docker.cannot_hold(pipeline) or docker.lacks(pipeline) or "")
         name = "process" if self._wanted == "process" or reason else "docker"
         if name not in self._made:
             self._made[name] = (

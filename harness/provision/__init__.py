@@ -3,6 +3,8 @@
     programs = provision(progress)          # harness.provision.Programs
     programs.toxiproxy.start_args("127.0.0.1", 8474)
 
+Redis, which only some pipelines have, by `provision_redis`.
+
 Each component is looked for in this order: an explicit path in the environment; the PATH or an installed Google Cloud
 SDK; the cache; an official release; a build through the Go module proxy. What was fetched is checked and cached, and
 from then on `provision` is a matter of some stat calls: under 50 ms, no process, no network. docs/provisioning.md tells
@@ -15,7 +17,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from harness.provision import bigtable, go_build, kafka, pubsub, toxiproxy
+from harness.provision import bigtable, go_build, kafka, pubsub, redis, toxiproxy
 from harness.provision.programs import (
     Attempt,
     KafkaProgram,
@@ -36,11 +38,14 @@ __all__ = [
     "ProvisionError",
     "SeveralMissing",
     "provision",
+    "provision_redis",
     "provision_toxiproxy",
 ]
 
 #: Each module's `look` finds what is there (or None), its `fetch` gets it; both raise ProvisionError.
 _COMPONENTS: dict[str, Any] = {"kafka": kafka, "toxiproxy": toxiproxy, "bigtable": bigtable, "pubsub": pubsub}
+#: What only some pipelines need.
+_BY_NEED: dict[str, Any] = {"redis": redis}
 
 
 def provision(progress: Progress = silent, env: Mapping[str, str] | None = None) -> Programs:
@@ -64,8 +69,15 @@ def provision_toxiproxy(progress: Progress = silent, env: Mapping[str, str] | No
     return program
 
 
+def provision_redis(progress: Progress = silent, env: Mapping[str, str] | None = None) -> Program:
+    """Redis alone, for pipelines that have one. As `provision`."""
+    program: Program = _found(["redis"], Search(env, progress))["redis"]
+    return program
+
+
 def _found(names: list[str], search: Search) -> dict[str, Any]:
-    found, errors = _each({name: partial(_COMPONENTS[name].look, search) for name in names})
+    modules = _COMPONENTS | _BY_NEED
+    found, errors = _each({name: partial(modules[name].look, search) for name in names})
     missing = [name for name in names if found.get(name) is None and name not in errors]
     if missing:
         fetched, failed = _fetch_all(missing, search)
@@ -94,7 +106,7 @@ def _fetch_all(names: list[str], search: Search) -> tuple[dict[str, Any], dict[s
     search.children  # noqa: B018  made here, in one thread
     pool = ThreadPoolExecutor(len(names), "provision")
     try:
-        jobs = {name: pool.submit(_COMPONENTS[name].fetch, search) for name in names}
+        jobs = {name: pool.submit((_COMPONENTS | _BY_NEED)[name].fetch, search) for name in names}
         return _each({name: job.result for name, job in jobs.items()})
     except BaseException:
         search.cancel()

@@ -56,12 +56,15 @@ class KafkaProgram:
 
 @dataclass(frozen=True)
 class Programs:
-    """Everything that a stack of plain processes is made of. `notes` say what a run must tell about them."""
+    """Everything that a stack of plain processes is made of. `notes` say what a run must tell about them.
+
+    `redis` only for a pipeline that has one."""
 
     kafka: KafkaProgram
     toxiproxy: Program
     bigtable: Program
     pubsub: Program
+    redis: Program | None = None
     notes: list[str] = field(default_factory=list)
 
 

@@ -242,7 +242,13 @@ def rates(
     return Rates(axis, found, planned, missing)
 
 
-_KINDS = {"kafka": "Kafka topic", "pubsub": "Pub/Sub topic", "bigtable": "Bigtable table", "sqlite": "SQLite table"}
+_KINDS = {
+    "kafka": "Kafka topic",
+    "pubsub": "Pub/Sub topic",
+    "bigtable": "Bigtable table",
+    "sqlite": "SQLite table",
+    "http": "answers of a worker",
+}
 
 
 def kind_of(hop: Mapping[str, Any]) -> str:
@@ -467,6 +473,8 @@ def latency(run: SavedRun, hops: Iterable[Mapping[str, Any]], axis: Axis) -> Lat
             continue
         try:
             seen = run.sightings(name) if role == "sink" else run.hop(name)
+            if seen is None and (dated := run.appearances(name)) is not None:
+                seen, _ = dated
             if seen is None:
                 missing[name] = "It shows counts, not single events, so there is no moment at which an event was seen."
                 continue

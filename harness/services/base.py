@@ -133,9 +133,11 @@ class SinkReading:
 
 
 class SinkTap:
-    """Polls a sink of counts. Reading all of it costs more the more it holds, so it rests eight times as long.
+    """Polls a sink of counts. Reading all of it costs more the more it holds, so it rests `rests` times as long, and
+    `rests_s` at least.
 
-    `glance` reads the cells alone, if that is cheaper than `read`: for all readings but those at the end.
+    `glance` reads the cells alone, if that is cheaper than `read`: for all readings but those at the end. `dates`: it
+    tells when each cell appeared, for a sink that does not show single events.
     """
 
     def __init__(
@@ -145,11 +147,17 @@ class SinkTap:
         cells: Sequence[Cells],
         now: Callable[[], float],
         glance: Callable[[], SinkReading] | None = None,
+        rests_s: float = 1.0,
+        rests: float = 8.0,
+        dates: bool = False,
     ) -> None:
         self.hop = hop
         self._read, self._glance, self._now = read, glance or read, now
         first = cells[0]
         self._first = (first.dimension, first.windows_s[0])
+        self._rests_s, self._rests, self._dates = rests_s, rests, dates
+        #: (key, window's start) of the first dimension and window -> when a reading that first showed it ended, ms
+        self._appeared: dict[tuple[tuple[str, ...], int], float] = {}
         self._counted = 0
         self._moved = time.monotonic()
         self._known_until = 0.0
@@ -171,6 +179,7 @@ class SinkTap:
             try:
                 cells = self._glance().cells
                 counted = self._total(cells)
+                self._note(cells)
                 self._error = self._strange(cells) if not counted else None
                 self._known_until = start
                 if counted != self._counted:
@@ -183,7 +192,13 @@ class SinkTap:
             elif self._hurry.is_set():
                 self._stop.wait(max(0.2, took))
             else:
-                self._hurry.wait(max(1.0, 8 * took))
+                self._hurry.wait(max(self._rests_s, self._rests * took))
+
+    def _note(self, cells: Iterable[CountedCell]) -> None:
+        seen_ms = self._now() * 1000
+        for c in cells if self._dates else ():
+            if (c.dimension, c.window_s) == self._first and c.count > 0:
+                self._appeared.setdefault((c.key, c.window_start_ms), seen_ms)
 
     def _total(self, cells: Iterable[CountedCell]) -> int:
         return sum(c.count for c in cells if (c.dimension, c.window_s) == self._first)
@@ -222,12 +237,28 @@ class SinkTap:
         frame = self._summed(reading)
         try:
             reading = self._read()
+            self._note(reading.cells)
             frame = self._summed(reading)
             if not frame.equals(self._summed(self._read())):
                 reason = "two readings one after the other differ, though every worker was stopped"
         except Exception as error:
             reason = f"the sink could not be read: {error!r}"
-        return SinkResult(frame, reading.sightings, not reason, reason or "two whole readings agree", cells=len(frame))
+        told = reason or "two whole readings agree"
+        return SinkResult(frame, reading.sightings, not reason, told, self._appearances(), cells=len(frame))
+
+    def _appearances(self) -> pl.DataFrame | None:
+        if not self._dates:
+            return None
+        dimension, window_s = self._first
+        rows = [(dimension, "|".join(key), window_s, start, ms) for (key, start), ms in self._appeared.items()]
+        schema = {
+            "dimension": pl.String,
+            "key": pl.String,
+            "window_s": pl.Int32,
+            "window_start_ms": pl.Int64,
+            "seen_ms": pl.Float64,
+        }
+        return pl.DataFrame(rows, schema=schema, orient="row").sort("seen_ms", maintain_order=True)
 
     def abandon(self) -> None:
         self._stop.set()
@@ -250,11 +281,20 @@ class SinkTap:
 
 
 class SinkResult(TapResult):
+    """`appearances`, of a tap that dates: when each cell of the first dimension and window was first seen to hold anything
+    (`seen_ms`: the end of the reading that showed it, so not before it was there)."""
+
     def __init__(
-        self, frame: pl.DataFrame, sightings: Sequence[Sighting] | None, certified: bool, reason: str, **figures: Any
+        self,
+        frame: pl.DataFrame,
+        sightings: Sequence[Sighting] | None,
+        certified: bool,
+        reason: str,
+        appearances: pl.DataFrame | None = None,
+        **figures: Any,
     ) -> None:
         super().__init__(frame, certified, reason, **figures)
-        self._sightings = sightings
+        self._sightings, self.appearances = sightings, appearances
 
     def sightings(self, run: str) -> pl.DataFrame | None:
         """When each event of this run was counted, a row each time; None where the sink does not show single events."""

