@@ -49,7 +49,8 @@ class NoLoss:
         sink             cells, short_cells (count too low), short_events (by how many, in the dimension and window
                          where it is most), masked_cells (count right, weight wrong), unexplained_cells (count too
                          high, by a weight that doubled events of the cell cannot have), undecided_cells (count too high
-                         by more events than can be told apart), certified; null without a sink
+                         by more events than can be told apart), certified, and where the pipeline declares that it
+                         leaves out late events: left_out_late (how many, counted as short_events); null without a sink
         poison           planted, dead_lettered, missing, wrongly_dead_lettered
         attribution      where and why, by class: see `attribution`
     Examples
@@ -168,6 +169,8 @@ class NoLoss:
             "unexplained_cells": unexplained.height,
             "undecided_cells": undecided.height,
         }
+        if run.pipeline.get("leaves_out_late"):
+            figures["left_out_late"] = sink_cells.most_of_any_group(frame, "left_out")
         verdict: Any = "inconclusive" if parts else "violation"
         if short.height:
             parts.append(

@@ -68,7 +68,9 @@ class Run:
         self.supervisor = Supervisor(stack.site.children, history)
         self.taps: dict[str, Tap] = {}
         self.system = LiveSystem(self.pipeline, stack, self.supervisor, history, self.names)
-        self.sampler = Sampler(stack.site.meter(), self.taps, history, self._groups(), self.system.activity)
+        self.sampler = Sampler(
+            stack.site.meter(), self.taps, history, self._groups(), self.system.activity, self._unlinked()
+        )
         self.system.before_return = self.sampler.before_return
         existing = {s: partial(stack.ask, s) for s in stack.site.existing if s in stack.servers}
         serving = {h.worker: partial(stack.ask_worker, h) for h in self.pipeline.hops_of_workers()}
@@ -98,6 +100,16 @@ class Run:
             group, topic = self.names[worker.group], self.names[hop.topic]
             found[worker.name, hop.name] = partial(_ask_committed, server, group, topic)
         return found
+
+    def _unlinked(self) -> dict[str, Callable[[], int | None]]:
+        """Workers without a link: how to ask for the pid of each."""
+        linked = {link.worker for link in self.pipeline.links()}
+
+        def pid(instance: str) -> int | None:
+            child = self.supervisor.child(instance)
+            return child.pid if child is not None else None
+
+        return {i: partial(pid, i) for i in self.pipeline.instances() if i not in linked}
 
     def _meta(self) -> dict[str, Any]:
         """What was asked: all that `check` needs beside what was observed."""
@@ -135,6 +147,7 @@ class Run:
                     {"dimension": c.dimension, "key": list(c.key), "windows_s": list(c.windows_s)} for c in p.cells
                 ],
                 "batch": p.batch is not None,
+                "leaves_out_late": p.leaves_out_late,
                 "encode": p.encode,
             },
             "load": {

@@ -58,6 +58,7 @@ LINKS = {
     "responses": pl.Int64,
 }
 PROGRESS = {"t": pl.Float64, "hop": pl.String, "count": pl.Int64}
+WORK = {"t": pl.Float64, "worker": pl.String, "pid": pl.Int64, "cpu_s": pl.Float64}
 COMMITS = {
     "asked": pl.Float64,
     "t": pl.Float64,
@@ -536,6 +537,12 @@ class SavedRun:
     def progress(self) -> pl.DataFrame:
         """Samples of the hops: t (epoch seconds), hop, count."""
         return self._frame(self.folder.progress, PROGRESS, "the samples of the hops")
+
+    @cached_property
+    def work(self) -> pl.DataFrame:
+        """Samples of workers without a link: t (epoch seconds), worker, pid, cpu_s (the processor time of that process and
+        its children, in seconds)."""
+        return self._frame(self.folder.work, WORK, "the samples of workers without a link")
 
     @cached_property
     def commits(self) -> pl.DataFrame:

@@ -308,12 +308,14 @@ class HttpHop(Hop):
 
     `GET path` answers newline-delimited JSON, an object a cell: {"dimension", "key" (the values of the cell's key fields
     joined by "|"), "window_s", "window_start_ms", "count", "weight"}; several may add to one cell. `GET health` answers
-    200 when the worker can answer.
+    200 when the worker can answer. `GET sightings`, where it is declared, answers an object each time that a single event
+    was counted: {"event_id", "seen_ms"}, by the clock of the store.
     """
 
     worker: str = ""
     path: str = "/cells"
     health: str = "/healthz"
+    sightings: str = ""
     role: str = "sink"
 
     @property
@@ -355,7 +357,8 @@ class Pipeline:
     `encode` turns generated events into the bytes of the pipeline's own source form ("module:function"; None: the
     form of `load.events`). `max_quiet_s` is the longest wait that the pipeline declares for itself (redelivery
     deadline, session timeout, retry cap). `late_after_s` is L of the batch truth: an event is late for a window if
-    its intended send time is more than L after the window's end.
+    its intended send time is more than L after the window's end. `leaves_out_late`: the pipeline declares that its sink
+    may leave out events that are late for a window, as a batch job does; a cell that lacks exactly these is then right.
     """
 
     name: str
@@ -368,6 +371,7 @@ class Pipeline:
     max_quiet_s: float = 12.0
     late_after_s: float = 5.0
     about: str = ""
+    leaves_out_late: bool = False
 
     # -- looking things up -------------------------------------------------------------------------------------
 
@@ -537,7 +541,7 @@ class Pipeline:
             raise UsageError(
                 f"{self.name}: the hop {hop.name!r} asks one process, and {worker.name!r} has {worker.replicas} replicas."
             )
-        for path in (hop.path, hop.health):
+        for path in (hop.path, hop.health, hop.sightings or hop.path):
             if not path.startswith("/"):
                 raise UsageError(f"{self.name}: the path {path!r} of the hop {hop.name!r} must begin with a slash.")
 

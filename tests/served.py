@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ end
 """
 
 
+@cache
 def store() -> redis.Redis:
+    """With connections that stay open: what only comes and goes, no meter of links sees."""
     host, port = os.environ["REDIS"].split(":")
     return redis.Redis(host, int(port), socket_timeout=2, socket_connect_timeout=2)
 

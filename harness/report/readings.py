@@ -374,6 +374,8 @@ def _sink_counts(run: SavedRun, hop: Mapping[str, Any], certified: bool, notes: 
         masked = both.filter(
             (more == 0) & (pl.col("weight").fill_null(0) != pl.col("weight_expected").fill_null(0))
         ).height
+        if run.pipeline.get("leaves_out_late"):
+            notes.append("late events that it leaves out, as it declares, count as missing here")
         if masked:
             notes.append(f"{masked:,} cell{'s' * (masked != 1)} with the right count, but not of the right events")
         lines = (

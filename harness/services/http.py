@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import orjson
 import requests
 
 from harness.services.base import SinkReading, SinkTap
-from harness.topology import Cells, CountedCell, HttpHop
+from harness.topology import Cells, CountedCell, HttpHop, Sighting
+
+Answer = TypeVar("Answer")
 
 #: It asks its stores before it answers, and one of them may be cut off.
 TIMEOUT_S = 30.0
@@ -21,21 +23,32 @@ def http_tap(hop: HttpHop, address: str, cells: Sequence[Cells], now: Callable[[
     """The tap of a worker's counts, which it answers as long as it runs: it is stopped after the tap has finished."""
     session = _session()
 
+    def glance() -> SinkReading:
+        return SinkReading(list(_lines(session, f"http://{address}{hop.path}", _cell)), None)
+
     def read() -> SinkReading:
-        return SinkReading(read_cells(session, f"http://{address}{hop.path}"), None)
+        cells = glance().cells
+        seen = _lines(session, f"http://{address}{hop.sightings}", _sighting) if hop.sightings else None
+        return SinkReading(cells, None if seen is None else list(seen))
 
-    return SinkTap(hop.name, read, cells, now, rests_s=RESTS_S, rests=RESTS, dates=True)
+    return SinkTap(hop.name, read, cells, now, glance, RESTS_S, RESTS, dates=not hop.sightings)
 
 
-def read_cells(session: requests.Session, url: str) -> list[CountedCell]:
-    """All cells of one answer. Raises ValueError for one that is no answer, or of which nobody could tell that it is
-    whole, and requests' own errors."""
+def _lines(session: requests.Session, url: str, told: Callable[[Any], Answer]) -> Iterator[Answer]:
+    """What each line of an answer tells. Raises ValueError for one that is no answer, or of which nobody could tell that
+    it is whole, and requests' own errors."""
     with session.get(url, timeout=TIMEOUT_S, headers={"Connection": "close"}) as answer:
         if answer.status_code != 200:
             raise ValueError(f"GET {url} was answered {answer.status_code}: {answer.text.strip()[:300]}")
         if "Content-Length" not in answer.headers and answer.headers.get("Transfer-Encoding") != "chunked":
             raise ValueError(f"GET {url} was answered without Content-Length, so that half of it would look whole")
-        return [_cell(line, number) for number, line in enumerate(answer.content.splitlines(), 1) if line.strip()]
+        for number, line in enumerate(answer.content.splitlines(), 1):
+            try:
+                if line.strip():
+                    yield told(orjson.loads(line))
+            except (ValueError, TypeError, KeyError) as error:
+                kind = told.__name__.strip("_")
+                raise ValueError(f"line {number} of {url} is no {kind} ({error!r}): {line[:200]!r}") from error
 
 
 def healthy(address: str, path: str, timeout_s: float = 2.0) -> bool:
@@ -47,19 +60,19 @@ def healthy(address: str, path: str, timeout_s: float = 2.0) -> bool:
         return False
 
 
-def _cell(line: bytes, number: int) -> CountedCell:
-    try:
-        cell: dict[str, Any] = orjson.loads(line)
-        return CountedCell(
-            str(cell["dimension"]),
-            (str(cell["key"]),),
-            int(cell["window_s"]),
-            int(cell["window_start_ms"]),
-            int(cell["count"]),
-            int(cell["weight"]),
-        )
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"line {number} of the answer is no cell ({error!r}): {line[:200]!r}") from error
+def _cell(said: Any) -> CountedCell:
+    return CountedCell(
+        str(said["dimension"]),
+        (str(said["key"]),),
+        int(said["window_s"]),
+        int(said["window_start_ms"]),
+        int(said["count"]),
+        int(said["weight"]),
+    )
+
+
+def _sighting(said: Any) -> Sighting:
+    return Sighting(str(said["event_id"]), float(said["seen_ms"]))
 
 
 def _session() -> requests.Session:

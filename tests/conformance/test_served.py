@@ -179,6 +179,23 @@ def test_answers_are_summed_by_cell_certified_by_two_equal_readings_and_dated(an
     assert begin <= seen_ms <= time.time() * 1000
 
 
+def test_single_events_are_read_where_they_are_shown_and_then_nothing_is_dated(answer: Any) -> None:
+    hop = HttpHop("counted", worker="ask", sightings="/sightings")
+    tap = http_tap(hop, f"127.0.0.1:{answer.port}", CELLS, time.time)
+    seen = b'{"event_id":"1a2b3c4d-0001-0000000007","seen_ms":1790000000000.5}\n'
+    tap.start()
+    time.sleep(0.1)
+    tap.abandon()
+    answer.bodies = [CELL % (3, 42), seen, CELL % (3, 42), seen]
+    result = tap.finish()
+    assert result.certified, result.reason
+    assert result.sightings("1a2b3c4d").rows() == [(1, 7, 1_790_000_000_000.5)]
+    assert result.appearances is None
+    answer.bodies = [b"{}\n"]
+    broken = finished(http_tap(hop, f"127.0.0.1:{answer.port}", CELLS, time.time))
+    assert not broken.certified
+
+
 def test_a_cell_keeps_the_date_at_which_it_was_first_seen(answer: type[Answer]) -> None:
     tap = tap_of(answer)
     tap.start()
@@ -197,7 +214,7 @@ def test_a_cell_keeps_the_date_at_which_it_was_first_seen(answer: type[Answer]) 
         ({"status": 503, "bodies": [b"Redis is away"]}, "answered 503: Redis is away"),
         ({"length": None}, "without Content-Length"),
         ({"length": 7}, "IncompleteRead"),
-        ({"bodies": [CELL % (1, 1) + b"half a li"]}, "line 2 of the answer is no cell"),
+        ({"bodies": [CELL % (1, 1) + b"half a li"]}, "/cells is no cell (JSONDecodeError"),
         ({"bodies": [b'{"dimension":"tweet","key":"7|like"}\n']}, "is no cell (KeyError("),
         ({"bodies": [b"[1]\n"]}, "is no cell"),
     ],

@@ -53,6 +53,7 @@ class World:
     workers: tuple[dict[str, Any], ...] = WORKERS
     links: tuple[dict[str, str], ...] = ()
     batch: bool = True
+    leaves_out_late: bool = False
     late_after_s: float = 5.0
     warmup_t0_ms: int = WARMUP_T0_MS
     schedule: list[dict[str, Any]] = field(default_factory=list)
@@ -215,6 +216,7 @@ class World:
                     {"dimension": c.dimension, "key": list(c.key), "windows_s": list(c.windows_s)} for c in self.cells
                 ],
                 "batch": self.batch,
+                "leaves_out_late": self.leaves_out_late,
             },
             "load": {
                 "profile": self.profile.as_dict(),

@@ -33,7 +33,7 @@ from faults import (
 from faults.evidence import evidence_of, idle_rate
 from harness.errors import HarnessFault
 from harness.scenario import schedule
-from harness.store import FaultWindow, NotObserved
+from harness.store import WORK, FaultWindow, NotObserved
 from harness.topology import Redis, UsageError
 from pipelines_under_test.kappa.pipeline import kappa
 
@@ -62,6 +62,9 @@ class Observed:
             }
         }
     )
+
+    #: samples of workers without a link
+    work: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=WORK))
 
     #: the other faults of the run
     others: list[FaultWindow] = dataclasses.field(default_factory=list)
@@ -644,3 +647,44 @@ def test_what_still_flows_while_a_slow_machine_injects_a_fault_is_no_leak() -> N
     slow = dataclasses.replace(late, links=links)
     assert not evidence_of(slow, window("partition", **CUT)).bit  # type: ignore[arg-type]
     assert evidence_of(slow, window("partition", **CUT, in_force=START + 0.6)).bit  # type: ignore[arg-type]
+
+
+def without_link(
+    *, rate: float = 0.6, until: float = START, pid: int = 1, gap: float = 0.0, started: float = 90.0
+) -> Observed:
+    """A killed batch job that has no link: how much of a processor it used until a moment, and when it was started."""
+    ended = {"t": START + 0.01, "kind": "worker-exit", "worker": "job", "pid": 1, "status": -9}
+    again = {"t": START + 0.3, "kind": "worker-start", "worker": "job", "pid": 2}
+    run = recorded(history=[{"t": started, "kind": "worker-start", "worker": "job", "pid": 1}, ended, again])
+    run.meta["pipeline"]["workers"] = [{"name": "job", "reads": ""}]
+    times = [round(100 + 0.2 * i, 1) for i in range(int((START - 100) / 0.2))]
+    used = [0.01 * (t - 100) + rate * max(0.0, min(t, until) - (START - 2)) for t in times]
+    rows = [(t, "job", pid if t > started else 9, u) for t, u in zip(times, used, strict=True) if t <= START - gap]
+    run.work = pl.DataFrame(rows, schema=WORK, orient="row")
+    return run
+
+
+JOB_KILLED = {"killed": {"job": {"pid": 1, "started": 90.0}}}
+
+
+@pytest.mark.parametrize(
+    ("how", "bit"),
+    [
+        ({}, True),
+        ({"rate": 0.0}, False),
+        ({"rate": 0.1}, False),
+        ({"until": START - 1}, False),
+        ({"started": START - 2}, False),
+        ({"started": START - 3}, True),
+    ],
+    ids=["at work", "asleep", "hardly awake", "asleep again", "only just started", "started a while ago"],
+)
+def test_a_worker_without_a_link_was_at_work_if_it_used_the_processor(how: dict[str, Any], bit: bool) -> None:
+    evidence = evidence_of(without_link(**how), window("kill", "job", **JOB_KILLED))  # type: ignore[arg-type]
+    assert evidence.bit is bit, evidence.reason
+    assert bit or evidence.reason == "not proven: job was at work just before"
+
+
+def test_a_worker_without_a_link_that_was_not_measured_proves_nothing() -> None:
+    with pytest.raises(NotObserved, match="job was not measured then"):
+        evidence_of(without_link(gap=3), window("kill", "job", **JOB_KILLED))  # type: ignore[arg-type]

@@ -107,6 +107,7 @@ WRONG: dict[str, tuple[Callable[[], Pipeline], str]] = {
     "answers of a service": (lambda: answered(service="cache"), "is answered by a worker and is of no service"),
     "answers at no path": (lambda: answered(path="cells"), "'cells' of the hop 'counted' must begin with a slash"),
     "health at no path": (lambda: answered(health="up"), "'up' of the hop 'counted' must begin with a slash"),
+    "sightings at no path": (lambda: answered(sightings="seen"), "'seen' of the hop 'counted' must begin with a slash"),
     "a variable with two meanings": (
         lambda: worker(serves="SOURCE", env={"SOURCE": "{source}"}),
         "has two meanings for SOURCE",
