@@ -15,7 +15,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -49,7 +49,11 @@ def write_html(run: SavedRun | None, verdict: Object | None, path: Path | str) -
     `verdict`: the object of the contract, or None or {} for a run that was not judged. Raises only OSError, if the
     file cannot be written.
     """
-    page = page_of(run, verdict)
+    write_whole(page_of(run, verdict), path)
+
+
+def write_whole(page: str, path: Path | str) -> None:
+    """Writes a page, whole or not at all. Raises OSError."""
     target = Path(path)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -104,7 +108,7 @@ class _Page:
         self.hops = [h for h in _at(self.meta, "pipeline", "hops", default=[]) if isinstance(h, Mapping)]
         self.findings = words.findings_of(verdict)
         self.anchors = {id(f): f"finding-{n}" for n, f in enumerate(self.findings, 1)}
-        self.macros = _environment().get_template("sections.jinja").module
+        self.macros = macros()
         self.once: dict[str, Any] = {}
         if not words.findings_of(verdict) and verdict.get("verdict") not in words.EXIT_STATUS:
             self.troubles += self._why_no_verdict()
@@ -197,7 +201,6 @@ class _Page:
     def render(self) -> str:
         sections = list(self._sections())
         standing = self._standing()
-        style, script = ((_HERE / name).read_text() for name in ("page.css", "page.js"))
         title = " · ".join(
             words.clean(part)
             for part in (
@@ -207,30 +210,11 @@ class _Page:
             )
             if part
         )
-        started = words.clean(self.meta.get("started") or "")
-        return (
-            _environment()
-            .get_template("page.jinja")
-            .render(
-                title=title or self.folder,
-                word=words.word(self.verdict.get("verdict")),
-                started=started,
-                started_text=_when(started),
-                hero=self._hero(standing),
-                sections=sections,
-                folder=self.folder,
-                icon_none=self.macros.icon("none"),  # type: ignore[attr-defined]
-                style=Markup(style),
-                script=Markup(script),
-                style_hash=_policy_hash(style),
-                script_hash=_policy_hash(script),
-                favicon=_favicon(standing),
-            )
-        )
+        hero = self._hero(standing)
+        return framed(title or self.folder, standing, hero, sections, self.folder, str(self.meta.get("started") or ""))
 
     def _standing(self) -> str:
-        verdict = self.verdict.get("verdict")
-        return str(verdict) if verdict in words.EXIT_STATUS else "none"
+        return standing_of(self.verdict)
 
     def _known(self, key: str) -> Any:
         return self.meta.get(key) or self.verdict.get(key)
@@ -290,7 +274,7 @@ class _Page:
                 {
                     "standing": _mark(words.standing(f)),
                     "told": words.told(f),
-                    "name": _finding_name(f),
+                    "name": words.finding_name(f),
                     "summary": words.shorten(words.clean(f.get("summary", "")), 300),
                     "anchor": self.anchors[id(f)],
                 }
@@ -649,6 +633,40 @@ class _Page:
 # ------------------------------------------------------------------------------------------------- helpers
 
 
+def framed(title: str, standing: str, hero: Markup, sections: Iterable[Section], folder: str, started: str) -> str:
+    """A whole page: what every page has in common, around its own head and sections."""
+    style, script = ((_HERE / name).read_text() for name in ("page.css", "page.js"))
+    return (
+        _environment()
+        .get_template("page.jinja")
+        .render(
+            title=title,
+            word=words.word(standing),
+            started=words.clean(started),
+            started_text=_when(words.clean(started)),
+            hero=hero,
+            sections=list(sections),
+            folder=folder,
+            icon_none=macros().icon("none"),
+            style=Markup(style),
+            script=Markup(script),
+            style_hash=_policy_hash(style),
+            script_hash=_policy_hash(script),
+            favicon=_favicon(standing),
+        )
+    )
+
+
+def macros() -> Any:
+    """The macros of `sections.jinja`, each a section of a page."""
+    return _environment().get_template("sections.jinja").module
+
+
+def standing_of(verdict: Object) -> str:
+    """The verdict's word as the page's classes name it: "none" without one."""
+    return str(verdict.get("verdict")) if verdict.get("verdict") in words.EXIT_STATUS else "none"
+
+
 def _absent(why: str) -> Any:
     raise Absent(why)
 
@@ -741,12 +759,6 @@ def _guards_at_a_glance(guards: list[dict[str, Any]]) -> dict[str, str] | None:
     }
 
 
-def _finding_name(finding: Object) -> str:
-    hop = _at(finding, "figures", "hop")
-    name = words.clean(finding.get("assertion", "?"))
-    return f"{name} at {words.clean(hop)}" if name == "duplicate_rate" and isinstance(hop, str) else name
-
-
 def _finding(finding: Object, anchor: str) -> dict[str, Any]:
     figures = finding.get("figures")
     figures = figures if isinstance(figures, Mapping) else {}
@@ -771,7 +783,7 @@ def _finding(finding: Object, anchor: str) -> dict[str, Any]:
         "anchor": anchor,
         "standing": standing,
         "told": words.told(finding),
-        "name": _finding_name(finding),
+        "name": words.finding_name(finding),
         "summary": words.shorten(words.clean(finding.get("summary", "")), 2000),
         "figures": plain[:60],
         "tables": tables[:12],
@@ -796,7 +808,7 @@ def _attributed(one: Object, finding: Object, anchor: str) -> dict[str, Any]:
         "link": words.clean(one.get("link") or ""),
         "faults": words.clean(", ".join(told) or "none"),
         "cause": words.shorten(words.clean(one.get("cause", "")), 1200),
-        "finding": _finding_name(finding),
+        "finding": words.finding_name(finding),
         "anchor": anchor,
         "examples": table_of("The worst of them, hop by hop", examples),
     }
@@ -805,7 +817,13 @@ def _attributed(one: Object, finding: Object, anchor: str) -> dict[str, Any]:
 def _unattributed(finding: Object, why: str, anchor: str) -> dict[str, Any]:
     nothing = dict.fromkeys(("events", "kind", "between", "worker", "link", "faults"), "")
     cause = f"This cannot be said: {words.shorten(words.clean(why), 600)}"
-    own = {"standing": "none", "cause": cause, "finding": _finding_name(finding), "anchor": anchor, "examples": None}
+    own = {
+        "standing": "none",
+        "cause": cause,
+        "finding": words.finding_name(finding),
+        "anchor": anchor,
+        "examples": None,
+    }
     return {**nothing, **own}
 
 
