@@ -319,8 +319,9 @@ def _report(args: argparse.Namespace) -> int:
         print(f"gauntlet: {error}", file=sys.stderr)
         print(folder / "report.html")
         return INCONCLUSIVE
-    for run in verdict["runs"]:
-        _report_of(Path(run["run"]))
+    with contextlib.redirect_stdout(sys.stderr):
+        for run in verdict["runs"]:
+            _report_of(Path(run["run"]))
     side_by_side.write_answers(folder, verdict)
     print(folder / "report.html")
     return PASS

@@ -154,6 +154,6 @@ def _throughput(run: SavedRun) -> dict[str, Any]:
     carried = float((seconds <= lasted).sum()) / lasted
     return {
         "carried_per_s": round(carried, 1),
-        "carried_mb_per_s": round(carried * EVENT_BYTES / 1e6, 4),
+        "carried_mb_per_s": round(carried * EVENT_BYTES / 1e6, 3),
         "most_per_s": int(np.bincount(np.maximum(seconds, 0).astype(int)).max()),
     }

@@ -662,6 +662,15 @@ def macros() -> Any:
     return _environment().get_template("sections.jinja").module
 
 
+def latency_of(run: SavedRun, verdict: Object) -> Markup:
+    """The plot and table of a run's latency, as on its own page, or why there is none."""
+    page = _Page(run, verdict)
+    try:
+        return page._render("latency", page._latency())
+    except Exception as reason:
+        return Markup("<p class='absent'>{}<span>{}</span></p>").format(macros().icon("none"), sentence(reason))
+
+
 def standing_of(verdict: Object) -> str:
     """The verdict's word as the page's classes name it: "none" without one."""
     return str(verdict.get("verdict")) if verdict.get("verdict") in words.EXIT_STATUS else "none"

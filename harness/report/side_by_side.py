@@ -15,17 +15,20 @@ from markupsafe import Markup
 
 from harness.report import words
 from harness.report.comparison import MEASURES, Measure, findings
-from harness.report.html import Section, framed, macros, standing_of, write_whole
+from harness.report.html import Section, framed, latency_of, macros, standing_of, write_whole
 from harness.report.tables import Head, Table
+from harness.store import SavedRun
 
 Object = Mapping[str, Any]
 
 CAPTION = "Twitter's evaluation, and the same figures of these runs"
 NOTE = (
-    "Latency counts from when an event was due until it was counted where it is served. Throughput is what became visible "
-    "there each second while the load lasted, at the size of the source records: what was asked of both, as long as both "
-    "keep up. Parity counts a cell as exact when the served counts are those of the generator and the batch truth's too. "
-    "A dash is what a pipeline does not have or did not show. Twitter's figures are of its own machines and load."
+    "Latency counts from when an event was due until it was counted where it is served. What a killed aggregator held comes "
+    "again when Pub/Sub's deadline of 10 s is over: late, and whole; what a killed speed layer held does not come again. "
+    "Throughput is what became visible each second while the load lasted, at the size of the source records: what was asked "
+    "of both, as long as both keep up. Parity counts a cell as exact when the served counts are those of the generator and "
+    "the batch truth's too. A dash is what a pipeline does not have or did not show. Twitter's figures are of its own "
+    "machines and load."
 )
 
 
@@ -115,9 +118,10 @@ def _sections(folder: Path, verdict: Object, asked: Object) -> Iterator[Section]
     runs = _runs(verdict)
     if runs:
         yield Section("evaluation", "Old against new", Markup(macros().compared(_compared(verdict, runs))))
-        for number, run in enumerate(runs, 1):
-            title = f"{words.clean(run.get('scenario'))} on {words.clean(run.get('pipeline'))}"
-            yield Section(f"run-{number}", title, Markup(macros().beside([_beside(run)])))
+        shown = [_beside(run, number) for number, run in enumerate(runs, 1)]
+        yield Section("runs", "Run by run", Markup(macros().beside(shown)))
+        plots = [{"name": words.clean(run.get("pipeline")), "body": _latency(folder, run)} for run in runs]
+        yield Section("latency", "Latency", Markup(macros().stacked(plots)))
     about = {
         "facts": [(k, words.clean(v)) for k, v in _facts(verdict, asked) if v not in (None, "")],
         "about": words.clean(asked.get("about") or ""),
@@ -127,6 +131,11 @@ def _sections(folder: Path, verdict: Object, asked: Object) -> Iterator[Section]
         "plan": [],
     }
     yield Section("asked", "What was run", Markup(macros().asked(about)))
+
+
+def _latency(folder: Path, run: Object) -> Markup:
+    """From the saved run, which lies in a folder beside the page."""
+    return latency_of(SavedRun.open_unsealed(folder / Path(str(run["run"])).name), run)
 
 
 def _facts(verdict: Object, asked: Object) -> list[tuple[str, Any]]:
@@ -189,7 +198,7 @@ def told(measure: Measure, value: Any) -> str:
     return f"{number} {measure.unit}".strip() if measure.unit not in ("events", "cells") else number
 
 
-def _beside(run: Object) -> dict[str, Any]:
+def _beside(run: Object, number: int) -> dict[str, Any]:
     judged = [(n, f) for n, f in enumerate(words.findings_of(run), 1)]
     faults = [f for f in run.get("faults") or [] if isinstance(f, Mapping)]
     rows = [
@@ -202,7 +211,8 @@ def _beside(run: Object) -> dict[str, Any]:
         for f in faults
     ]
     return {
-        "name": words.clean(run.get("pipeline")),
+        "id": f"run-{number}",
+        "name": f"{words.clean(run.get('scenario'))}: {words.clean(run.get('pipeline'))}",
         "href": _href(run),
         "standing": standing_of(run),
         "told": words.word(run.get("verdict")),
