@@ -89,8 +89,7 @@ class Landed:
         self._newest[file.kafka_partition] = max(self._newest.get(file.kafka_partition, -1), file.newest_ms)
 
     def to_land(self, records: Iterable[RecordLike]) -> dict[LogFile, pl.DataFrame]:
-        """The files that these records make, without those that have landed. Log partitions in ascending order: when
-        a kill comes in between, nothing newer has landed than what is missing."""
+        """The files that these records make, without those that have landed; the oldest log partition first."""
         rows: dict[tuple[int, int], list[tuple[int, int, bytes]]] = defaultdict(list)
         for record in records:
             number, offset, created = int(record.partition() or 0), int(record.offset() or 0), record.timestamp()[1]
@@ -159,12 +158,10 @@ class Landing:
         self.source.close()
 
     def step(self, records: Sequence[Message]) -> None:
-        """One batch, in the order that makes it safe: publish, oldest first; commit; close."""
+        """One batch, in the order that makes it safe: publish, commit, close."""
         files = self.landed.to_land(records)
-        for start in sorted({file.log_partition_ms for file in files}):
-            some = [file for file in files if file.log_partition_ms == start]
-            for job in [self.pool.submit(self.publish, file, files[file]) for file in some]:
-                job.result()
+        for job in [self.pool.submit(self.publish, file, frame) for file, frame in files.items()]:
+            job.result()
         for file in files:
             self.landed.add(file)
         self.progress.add(read=len(records), landed=sum(map(len, files.values())), files=len(files))

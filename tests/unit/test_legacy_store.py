@@ -154,7 +154,8 @@ from pipelines_under_test.legacy.cells import Cell, Count
 steps = int(sys.argv[1])
 def fuse(event, args):
     global steps
-    if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "os.listdir"):
+    writes = event == "open" and args[1] == "w"
+    if writes or event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
         steps -= 1
         if steps == 0:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -165,13 +166,17 @@ made.publish(base, {Cell("tweet", "8|like", 10, 0): Count(3, 3)}, 70_000)
 """
 
 
-def test_a_kill_at_any_instant_leaves_the_old_version_or_the_new_one(store: Store, replicas: list[Path]) -> None:
-    """Before each thing that the publisher does to the file system, until it lives to the end."""
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_kill_at_any_instant_leaves_the_old_version_or_the_new_one(
+    number: int, store: Store, replicas: list[Path]
+) -> None:
+    """Before each change that the publisher makes to the file system, until it lives to the end. With one replica there is
+    no other to make up for it."""
     new = (3, 70_000, WHOLE[2] | {Cell("tweet", "8|like", 10, 0): Count(3, 3)})
     seen = set()
-    for steps in range(1, 400, 3):
-        folders = [replica.with_name(f"{replica.name}{steps}") for replica in replicas]
-        for replica, folder in zip(replicas, folders, strict=True):
+    for steps in range(1, 100):
+        folders = [replica.with_name(f"{replica.name}{steps}") for replica in replicas[:number]]
+        for replica, folder in zip(replicas, folders, strict=False):
             shutil.copytree(replica, folder)
         done = subprocess.run([sys.executable, "-c", KILLED, str(steps), *map(str, folders)], check=False, timeout=60)
         found = served(folders)
