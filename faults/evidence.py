@@ -34,6 +34,8 @@ CONNECT_BYTES = 8_000
 WORKS_CPU, WORKS_OVER_S = 0.2, 0.6
 #: … and not only to start: that is over after so many seconds.
 STARTS_CPU_S = 2.5
+#: So long may a worker that answers for a hop take to answer that it can.
+ASKED_S = 0.5
 #: An end that is recorded so shortly before a fault may be the fault's own, by another clock.
 CLOCKS_S = 0.05
 
@@ -191,7 +193,9 @@ def worker_at_work_before(run: SavedRun, instance: str, moment: float) -> tuple[
     if not serves(run, instance):
         return busy, figures
     asked = [r for r in run.history if r["kind"] in ("worker-back", "worker-away") and r["worker"] == instance]
-    last = max((r for r in asked if r["t"] <= moment), key=lambda r: r["t"], default=None)
+    # What was asked in the last moment, and not answered before the end, says nothing of the time before.
+    known = (r for r in asked if r["t"] <= moment and (r["told"] <= moment or r["t"] < moment - ASKED_S))
+    last = max(known, key=lambda r: r["t"], default=None)
     watched = any(r["kind"] == "worker-watch" and r["worker"] == instance and r["asked"] for r in run.history)
     answered = watched and (last is None or last["kind"] == "worker-back")
     return answered, {**figures, "answered": answered}
@@ -222,8 +226,8 @@ def serves(run: SavedRun, instance: str) -> bool:
 
 def fell_silent(run: SavedRun, instance: str, start: float, until: float) -> bool:
     """Whether a worker that answers for a hop did not answer once, between two moments."""
-    aways = (r["t"] for r in run.history if r["kind"] == "worker-away" and r["worker"] == instance)
-    return any(start - CLOCKS_S <= t <= until for t in aways)
+    aways = (r["told"] for r in run.history if r["kind"] == "worker-away" and r["worker"] == instance)
+    return any(start <= told <= until for told in aways)
 
 
 def links_of_worker(run: SavedRun, instance: str) -> list[str]:

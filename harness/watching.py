@@ -19,7 +19,7 @@ class Watch:
     """`services`, `workers`: name -> asks it itself, past every fault; seconds that it took, None if it did not answer.
 
     The history is told when one stops answering (`service-away`, `worker-away`) and answers again (`service-back`,
-    `worker-back`), and at the end of each how often it was asked (`service-watch`, `worker-watch`): what nobody asked
+    `worker-back`: `t` is when it was asked, `told` when that was known), and at the end of each how often it was asked (`service-watch`, `worker-watch`): what nobody asked
     was not seen alive.
     """
 
@@ -43,10 +43,11 @@ class Watch:
             due = time.monotonic() + every_s
             begin = self._history.clock.now()
             answered = ask() is not None
+            told = round(self._history.clock.now(), 4)
             asked, missed = asked + 1, missed + (not answered)
             if answered is away:
                 away = not answered
-                self._history.add(f"{kind}-{'away' if away else 'back'}", t=begin, **{kind: name})
+                self._history.add(f"{kind}-{'away' if away else 'back'}", t=begin, told=told, **{kind: name})
             self._stop.wait(max(0.0, due - time.monotonic()))
         self._history.add(f"{kind}-watch", **{kind: name}, asked=asked, missed=missed)
 

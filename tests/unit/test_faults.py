@@ -146,8 +146,8 @@ SOUGHT = {"sought": {"aggregator": {"back_s": 5.0, "hop": "published", "links": 
 
 #: Of a worker that answers for a hop: it answered in the beginning, did not for a moment, and did again.
 ASKED = [
-    {"t": 95.0, "kind": "worker-back", "worker": "converter"},
-    {"t": START + 0.1, "kind": "worker-away", "worker": "converter"},
+    {"t": 95.0, "told": 95.01, "kind": "worker-back", "worker": "converter"},
+    {"t": START - 0.01, "told": START + 0.02, "kind": "worker-away", "worker": "converter"},
     {"t": COLLECT, "kind": "worker-watch", "worker": "converter", "asked": 300, "missed": 4},
 ]
 OUT_OF_MEMORY = [{**KILL_HISTORY[0], "oom_killed": True}, KILL_HISTORY[1]]
@@ -205,7 +205,13 @@ NOT_BITTEN: dict[str, tuple[str, Mapping[str, Any], dict[str, Any], str]] = {
     "kill: one that answers, and did not before": (
         "kill",
         KILLED,
-        {"history": [*KILL_HISTORY, {**ASKED[1], "t": START - 0.1}, *ASKED], "serves": True},
+        {"history": [*KILL_HISTORY, {**ASKED[1], "t": START - 0.1, "told": START - 0.09}, *ASKED], "serves": True},
+        "at work",
+    ),
+    "kill: one that answers, and had been asked in vain for a while": (
+        "kill",
+        KILLED,
+        {"history": [*KILL_HISTORY, ASKED[0], {**ASKED[1], "t": START - 0.6}, ASKED[2]], "serves": True},
         "at work",
     ),
     "kill: one that answers, whom nobody asked": (
