@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from typing import ClassVar
 
 import polars as pl
 
@@ -36,9 +35,6 @@ LONGEST_MS = max(WINDOWS_S) * 1000
 
 
 class Batch:
-    #: How long after its window's end an event may be created, in ms, beside `$LATE_AFTER_S`; for a mutant.
-    more_lateness_ms: ClassVar[int] = 0
-
     def __init__(self) -> None:
         self.name = setting("GAUNTLET_WORKER", "batch")
         self.log = open_log(self.name)
@@ -76,7 +72,7 @@ class Batch:
     def step(self, store: Store) -> bool:
         """Publishes the windows that became ready since the last version; False if there are none."""
         closed_ms = self.logs.closed_until()
-        until_ms = covered_until(closed_ms, self.late_after_ms)
+        until_ms = self.ready_until(closed_ms)
         try:
             if until_ms <= (store.ask(lambda version: version.covers_until_ms) or 0):
                 return False
@@ -96,14 +92,17 @@ class Batch:
         )
         return True
 
+    def ready_until(self, closed_ms: int) -> int:
+        return covered_until(closed_ms, self.late_after_ms)
+
     def count(self, files: Iterable[LogFile], since_ms: int, until_ms: int) -> dict[Cell, Count]:
         """The cells of all windows that end after the one time and not after the other."""
-        events = pl.concat([pl.DataFrame(schema=SCHEMA), *map(self.events, files)])
         end_ms = pl.col("window_start_ms") + pl.col("window_s").cast(pl.Int64) * 1000
-        return as_cells(self.aggregate(events).filter(end_ms > since_ms, end_ms <= until_ms))
+        return as_cells(self.counted(files).filter(end_ms > since_ms, end_ms <= until_ms))
 
-    def aggregate(self, events: pl.DataFrame) -> pl.DataFrame:
-        return aggregate(events, (self.late_after_ms + self.more_lateness_ms) / 1000)
+    def counted(self, files: Iterable[LogFile]) -> pl.DataFrame:
+        """The counts of all that these files hold, as `kappa.batch.aggregate` has them."""
+        return aggregate(pl.concat([pl.DataFrame(schema=SCHEMA), *map(self.events, files)]), self.late_after_ms / 1000)
 
     def events(self, file: LogFile) -> pl.DataFrame:
         """The events in a file; each file is read once in the life of the process."""
@@ -120,7 +119,7 @@ class Batch:
     def write_all(self, output: str) -> None:
         """The counts of all logs, closed or not, as Parquet. For when the source topic itself is closed."""
         files = self.logs.files()
-        cells = self.aggregate(pl.concat([pl.DataFrame(schema=SCHEMA), *map(self.events, files)]))
+        cells = self.counted(files)
         # Under another name first: a killed batch job leaves nothing that looks like a result.
         cells.write_parquet(f"{output}.part")
         os.replace(f"{output}.part", output)

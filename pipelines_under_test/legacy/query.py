@@ -103,12 +103,12 @@ def handler(view: View, say: Callable[..., None]) -> type[BaseHTTPRequestHandler
     return Handler
 
 
-def view_of(backend: str, stop: threading.Event) -> View:
+def view_of(backend: str, stop: threading.Event, lambda_kind: type[Lambda] = Lambda) -> View:
     """What the environment says that is answered from. Ends the process with status 2 for another backend."""
     log = open_log(setting("GAUNTLET_WORKER", "query"))
     if backend == "lambda":
         cache = Cache(setting("REDIS"), setting("REDIS_PREFIX", "speed"))
-        return Lambda(Store.at(setting("BATCH_STORE"), log), cache)
+        return lambda_kind(Store.at(setting("BATCH_STORE"), log), cache)
     if backend == "kappa":
         return Kappa(rpc.Connection(setting("BIGTABLE"), stop, log), setting("TABLE"))
     print(f"BACKEND is {backend!r}, but must be lambda or kappa", file=sys.stderr)
@@ -121,10 +121,10 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
 
-def main(make_view: Callable[[str, threading.Event], View] = view_of) -> int:
+def main(lambda_kind: type[Lambda] = Lambda) -> int:
     """Runs until SIGTERM (0)."""
     stop = stop_on_signals()
-    view = make_view(setting("BACKEND", "lambda"), stop)
+    view = view_of(setting("BACKEND", "lambda"), stop, lambda_kind)
     log = open_log(setting("GAUNTLET_WORKER", "query"))
     host, port = setting("LISTEN").rsplit(":", 1)
     server = Server((host, int(port)), handler(view, log.warning))
