@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from harness.store import CELL, SavedRun
-from load.events import CATEGORIES, Columns
+from load.events import CATEGORIES
 
 
 def compared(run: SavedRun) -> pl.DataFrame:
@@ -55,7 +55,7 @@ def bearers(run: SavedRun, cells: pl.DataFrame) -> pl.DataFrame:
             "place": places,
             "weight": some.weight,
             "event_time_ms": some.event_time_ms,
-            **{f: shown(some, f) for kind in run.cell_kinds for f in kind.key},
+            **{f: shown(f, getattr(some, f)) for kind in run.cell_kinds for f in kind.key},
         }
     )
     found = [cells.head(0).with_columns(place=pl.lit(0, dtype=pl.Int64))]
@@ -77,9 +77,9 @@ def bearers(run: SavedRun, cells: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(found)
 
 
-def shown(columns: Columns, field: str) -> pl.Series:
-    """A content field as hops and cells show it: words, not codes."""
-    series = pl.Series(field, getattr(columns, field))
+def shown(field: str, values: np.ndarray) -> pl.Series:
+    """A content field, as generated, as hops and cells show it: words, not codes."""
+    series = pl.Series(field, values)
     if field not in CATEGORIES:
         return series.cast(pl.Int64)
     return pl.Series(CATEGORIES[field], dtype=pl.String).gather(series.cast(pl.UInt32)).alias(field)
@@ -88,6 +88,8 @@ def shown(columns: Columns, field: str) -> pl.Series:
 def described(run: SavedRun, cells: pl.DataFrame, most: int) -> list[dict[str, Any]]:
     """The first `most` of these cells as examples; where a single event's weight explains the difference, its id."""
     some = cells.head(most)
+    if some.is_empty():
+        return []
     asked = some.select([*CELL, pl.col("residue").abs().alias("weight")])
     named = {tuple(row[:4]): row[5] for row in bearers(run, asked).select([*CELL, "weight", "place"]).iter_rows()}
     examples = []
