@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from harness.store import CELL, SavedRun
-from load.events import CATEGORIES, Columns, cell_of_each
+from load.events import CATEGORIES, cell_of_each
 
 
 def compared(run: SavedRun) -> pl.DataFrame:
@@ -81,9 +81,9 @@ def bearers(run: SavedRun, cells: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(found)
 
 
-def shown(columns: Columns, field: str) -> pl.Series:
-    """A content field as hops and cells show it: words, not codes."""
-    series = pl.Series(field, getattr(columns, field))
+def shown(field: str, values: np.ndarray) -> pl.Series:
+    """A content field, as generated, as hops and cells show it: words, not codes."""
+    series = pl.Series(field, values)
     if field not in CATEGORIES:
         return series.cast(pl.Int64)
     return pl.Series(CATEGORIES[field], dtype=pl.String).gather(series.cast(pl.UInt32)).alias(field)
@@ -92,6 +92,8 @@ def shown(columns: Columns, field: str) -> pl.Series:
 def described(run: SavedRun, cells: pl.DataFrame, most: int) -> list[dict[str, Any]]:
     """The first `most` of these cells as examples; where a single event's weight explains the difference, its id."""
     some = cells.head(most)
+    if some.is_empty():
+        return []
     asked = some.select([*CELL, pl.col("residue").abs().alias("weight")])
     named = {tuple(row[:4]): row[5] for row in bearers(run, asked).select([*CELL, "weight", "place"]).iter_rows()}
     examples = []

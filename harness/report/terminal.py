@@ -336,16 +336,20 @@ class _Base:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = _Safe(stream)
-        self._lock = threading.RLock()
+        # Held while an event is taken and shown, so that lines come in order; and, within it, the lock of the state. What
+        # draws by a thread of its own takes the second alone: it has the console's lock by then, which showing waits for.
+        self._order, self._lock = threading.RLock(), threading.RLock()
         self._state = _State()
         self._closed = False
 
     def on(self, event: dict[str, Any]) -> None:
         try:
-            with self._lock:
-                if not self._closed:
+            with self._order:
+                if self._closed:
+                    return
+                with self._lock:
                     self._state.take(event)
-                    self._show(event)
+                self._show(event)
         except Exception:
             # A fault of the view is no fault of the run; what was to be shown is in history.jsonl.
             return
@@ -389,7 +393,7 @@ class LineView(_Base):
         self._stream.flush()
 
     def close(self) -> None:
-        with self._lock:
+        with self._order:
             self._closed = True
             self._stream.flush()
 
@@ -458,8 +462,8 @@ class LiveView(_Base):
         self._console.print(_Panel(lambda _width, _height: lines, wrap=True))
 
     def close(self) -> None:
-        """Leaves the last panel where it is. The lock is not held: the refreshing thread may be waiting for it."""
-        with self._lock:
+        """Leaves the last panel where it is."""
+        with self._order:
             if self._closed:
                 return
             self._closed = True
