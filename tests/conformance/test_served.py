@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import pytest
 import redis
-from served import served
 
 from faults import kill_service
 from harness.backends import docker
@@ -21,26 +20,27 @@ from harness.services.http import healthy, http_tap
 from harness.session import Session
 from harness.stack import Stack
 from harness.topology import Cells, HttpHop
+from pipelines_under_test.legacy.pipeline import legacy
 
 # ---------------------------------------------------------------------------------------------- Redis and files
 
 
 @pytest.fixture(scope="module", params=["process", "docker"])
 def backend(request: pytest.FixtureRequest) -> str:
-    if request.param == "docker" and (reason := docker.why_not() or docker.lacks(served)):
+    if request.param == "docker" and (reason := docker.why_not() or docker.lacks(legacy)):
         pytest.skip(f"no containers: {reason}")
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def stack(backend: str, sessions: Callable[[str], Session]) -> Stack:
-    return sessions(backend).stack(served)
+    return sessions(backend).stack(legacy)
 
 
 @pytest.fixture
 def run(stack: Stack) -> Iterator[str]:
     tag = uuid.uuid4().hex[:8]
-    for service in ("cache", "files"):
+    for service in ("redis", "files"):
         stack.make(service, tag)
     yield tag
     stack.remove(tag)
@@ -54,33 +54,33 @@ def client(address: str) -> Any:
 def test_a_killed_redis_comes_back_at_the_same_addresses_with_its_data(stack: Stack, run: str) -> None:
     name = stack.names(run)["counts"]
     assert name == f"counts:{run}:"
-    with client(stack.site.doors["count->cache"].harness) as through, through.pipeline() as pipe:
+    with client(stack.site.doors["speed->redis"].harness) as through, through.pipeline() as pipe:
         for i in range(1000):
             pipe.incr(f"{name}{i % 10}")
         pipe.execute()
-    before = stack.kill_service("cache")
+    before = stack.kill_service("redis")
     assert before["status"] == -9
-    assert stack.probe("ask->cache") is None
-    after = stack.start_service("cache")
+    assert stack.probe("query->redis") is None
+    after = stack.start_service("redis")
     assert after["pid"] != before["pid"]
-    assert stack.probe("ask->cache") is not None
-    with client(stack.servers["cache"].direct) as direct:
+    assert stack.probe("query->redis") is not None
+    with client(stack.servers["redis"].direct) as direct:
         assert [int(direct.get(f"{name}{i}")) for i in range(10)] == [100] * 10
 
 
 def test_a_link_to_redis_is_cut_alone(stack: Stack, run: str) -> None:
-    stack.toxiproxy.set_enabled("count->cache", False)
+    stack.toxiproxy.set_enabled("speed->redis", False)
     try:
-        assert stack.probe("count->cache") is None
-        assert stack.probe("ask->cache") is not None
+        assert stack.probe("speed->redis") is None
+        assert stack.probe("query->redis") is not None
     finally:
-        stack.toxiproxy.set_enabled("count->cache", True)
-    assert stack.probe("count->cache") is not None
+        stack.toxiproxy.set_enabled("speed->redis", True)
+    assert stack.probe("speed->redis") is not None
 
 
 @pytest.mark.parametrize("how", ["remove", "sweep"])
 def test_a_runs_keys_go_with_it_and_no_others(stack: Stack, run: str, how: str) -> None:
-    server: Any = stack.servers["cache"]
+    server: Any = stack.servers["redis"]
     other = uuid.uuid4().hex[:8]
     with client(server.direct) as direct:
         for tag in (run, other):
@@ -100,15 +100,15 @@ def test_a_runs_keys_go_with_it_and_no_others(stack: Stack, run: str, how: str) 
 def test_a_killed_service_that_was_started_here_is_no_reason_to_refuse(
     backend: str, sessions: Callable[[str], Session]
 ) -> None:
-    assert sessions(backend).prepare(served).refuses(kill_service("cache"), served) == ""
+    assert sessions(backend).prepare(legacy).refuses(kill_service("redis"), legacy) == ""
 
 
 def test_a_shared_folder_is_there_for_a_run_and_goes_with_it(stack: Stack, backend: str) -> None:
     """In containers it is a volume, which the tests of whole pipelines write to."""
     tag = uuid.uuid4().hex[:8]
     stack.make("files", tag)
-    path = stack.names(tag)["notes"]
-    assert path.endswith(f"/notes-{tag}")
+    path = stack.names(tag)["raw_logs"]
+    assert path.endswith(f"/raw_logs-{tag}")
     if backend == "process":
         (Path(path) / "deep").mkdir()
         (Path(path) / "deep" / "file").write_text("x")
