@@ -96,7 +96,7 @@ class Sqlite(Service):
 
 @dataclass(frozen=True)
 class Redis(Service):
-    """Redis, or Valkey. `prefixes`: names of key spaces; a run's keys begin with its own name of one, and end with it.
+    """Redis, or Valkey. `prefixes`: names of key spaces; a run's keys begin with its own name of one, and go with it.
 
     `durable`: it appends every write to a file, which a kill leaves whole; without it a kill loses everything.
     """

@@ -12,9 +12,12 @@ from typing import Any, ClassVar
 
 import pytest
 import redis
+from staging import Staging
 
 from faults import kill_service
 from harness.backends import docker
+from harness.backends.process import Ports, Processes
+from harness.provision import provision_redis
 from harness.services.base import SinkTap
 from harness.services.http import healthy, http_tap
 from harness.session import Session
@@ -238,3 +241,38 @@ def test_a_worker_that_has_gone_is_not_certified_and_not_healthy(answer: Any) ->
     assert (result.certified, "refused" in result.reason) == (False, True)
     assert "cannot be read" in tap.trouble()
     assert not healthy("127.0.0.1:1", "/healthz")
+
+
+# ----------------------------------------------------------------------------------------- a Redis that was there
+
+
+def test_a_redis_that_was_there_is_asked_swept_and_never_killed(
+    stagings: Callable[[str], Staging], tmp_path: Path
+) -> None:
+    """By an endpoints file, beside a Kafka that was there, too."""
+    tag, other = uuid.uuid4().hex[:8], uuid.uuid4().hex[:8]
+    processes, ports = Processes(), Ports()
+    port = ports.take()
+    processes.spawn(provision_redis().start_args("127.0.0.1", port), tmp_path / "redis.log", cwd=tmp_path)
+    endpoints = tmp_path / "endpoints.toml"
+    kafka = stagings("shared").kafka.direct
+    endpoints.write_text(f'[kafka]\naddress = "{kafka}"\n[redis]\naddress = "127.0.0.1:{port}"\n')
+    try:
+        with Session("external", endpoints) as session:
+            stack = session.stack(legacy)
+            assert stack.ask("redis") is not None
+            assert stack.probe("speed->redis") is not None
+            for service in ("redis", "files"):
+                stack.make(service, tag)
+            with client(stack.servers["redis"].direct) as direct:
+                direct.set(f"{stack.names(tag)['counts']}x", 1)
+                direct.set(f"counts:{other}:x", 1)
+                stack.remove(tag)
+                assert list(direct.scan_iter()) == [f"counts:{other}:x".encode()]
+            why = session.prepare(legacy).refuses(kill_service("redis"), legacy)
+            assert why == "redis was there before this run, and this backend neither ends nor starts it"
+        with client(f"127.0.0.1:{port}") as direct:
+            assert direct.ping(), "it outlives the session"
+    finally:
+        processes.close()
+        ports.close()
