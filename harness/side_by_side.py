@@ -18,13 +18,12 @@ from assertions.base import worst
 from assertions.judge import judge
 from harness.history import Listener
 from harness.report import comparison
+from harness.report.html import RUNS
 from harness.run import Outcome
 from harness.run_folder import FORMAT, DamagedRun, check_listed, new_folder, read_json, write_json, write_manifest
 from harness.scenario import SideBySide
 from harness.session import Session
 from harness.store import SavedRun
-
-RUNS = "runs.json"
 
 #: Makes the view of one run.
 Views = Callable[[], "contextlib.AbstractContextManager[Listener]"]
@@ -42,6 +41,7 @@ def execute(side: SideBySide, session: Session, out: Path, views: Views | None =
         "scenario": side.name,
         "about": side.about,
         "seed": side.seed,
+        "load": {"profile": side.load.as_dict()},
         "backend": None,
         "runs": [{"scenario": s.name, "pipeline": s.pipeline.name, "folder": None} for s in side.scenarios],
     }

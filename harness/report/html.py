@@ -32,6 +32,8 @@ from harness.report.tables import MOST_ROWS, Head, Table, more, nested, table_of
 from harness.store import SavedRun
 
 _HERE = Path(__file__).parent
+#: In the folder of runs side by side: what was asked (see harness.side_by_side).
+RUNS = "runs.json"
 #: Most faults whose evidence is shown; a soak has thousands.
 MOST_FAULTS = 150
 #: Most classes of lost or doubled events; each has up to 32 events.
@@ -338,6 +340,9 @@ class _Page:
     # -- what was run ---------------------------------------------------------------------------------------------
 
     def _repeat(self) -> str:
+        whole = self._or_none(lambda: _json_of(self.run.path.parent / RUNS))
+        if whole is not None:  # one of several that were run side by side
+            return words.repeat_command({**whole, "backend": self.meta.get("backend")})
         return words.repeat_command(self.meta, self.verdict, named=_is_scenario(self._known("scenario")))
 
     def _asked(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Every figure leads to the place in its run's own page where it stands. Nothing h
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from markupsafe import Markup
 
 from harness.report import words
 from harness.report.comparison import MEASURES, Measure, findings
-from harness.report.html import Section, framed, latency_of, macros, standing_of, write_whole
+from harness.report.html import RUNS, Section, framed, latency_of, macros, standing_of, write_whole
 from harness.report.tables import Head, Table
 from harness.store import SavedRun
 
@@ -42,7 +41,7 @@ def page_of(folder: Path, verdict: Object) -> str:
     asked = _asked(folder)
     standing = standing_of(verdict)
     name = words.clean(verdict.get("scenario") or asked.get("scenario") or folder.name)
-    hero = macros().hero(_hero(verdict, standing, name))
+    hero = macros().hero(_hero(verdict, standing, _repeat(verdict, asked)))
     return framed(
         name, standing, hero, _sections(folder, verdict, asked), words.clean(folder), asked.get("started", "")
     )
@@ -50,7 +49,7 @@ def page_of(folder: Path, verdict: Object) -> str:
 
 def _asked(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / "runs.json").read_bytes())
+        found = json.loads((folder / RUNS).read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -81,7 +80,7 @@ def _worst(runs: list[Object]) -> Object:
     return min(runs, key=lambda run: order.index(run["verdict"]) if run.get("verdict") in order else 0)
 
 
-def _hero(verdict: Object, standing: str, name: str) -> dict[str, Any]:
+def _hero(verdict: Object, standing: str, repeat: str) -> dict[str, Any]:
     runs = _runs(verdict)
     table = {line["key"]: line["values"] for line in verdict.get("table") or []}
     return {
@@ -89,7 +88,7 @@ def _hero(verdict: Object, standing: str, name: str) -> dict[str, Any]:
         "word": words.word(verdict.get("verdict")),
         "sentence": sentence(verdict),
         "meaning": words.meaning(_worst(runs)) if runs else words.meaning({}),
-        "steps": words.next_steps(_worst(runs), _repeat(verdict, name)) if runs else words.next_steps({}),
+        "steps": words.next_steps(_worst(runs), repeat) if runs else words.next_steps({}),
         "troubles": [] if runs else ["A run is missing, or was broken off."],
         "tiles": [_tile(m, table[m.key]) for m in MEASURES if m.key in ("lost", "latency_p99_s", "parity") and table],
         "glance": [
@@ -125,7 +124,7 @@ def _sections(folder: Path, verdict: Object, asked: Object) -> Iterator[Section]
     about = {
         "facts": [(k, words.clean(v)) for k, v in _facts(verdict, asked) if v not in (None, "")],
         "about": words.clean(asked.get("about") or ""),
-        "repeat": _repeat(verdict or asked, words.clean(verdict.get("scenario") or asked.get("scenario") or "")),
+        "repeat": _repeat(verdict, asked),
         "recheck": words.check_command(folder),
         "load": None,
         "plan": [],
@@ -149,10 +148,8 @@ def _facts(verdict: Object, asked: Object) -> list[tuple[str, Any]]:
     ]
 
 
-def _repeat(verdict: Object, name: str) -> str:
-    seed = f" --seed {words.clean(verdict['seed'])}" if verdict.get("seed") is not None else ""
-    backend = f" --backend {words.clean(verdict['backend'])}" if verdict.get("backend") else ""
-    return f"gauntlet run {shlex.quote(name)}{backend}{seed}"
+def _repeat(verdict: Object, asked: Object) -> str:
+    return words.repeat_command({**asked, "backend": verdict.get("backend") or asked.get("backend")})
 
 
 def _compared(verdict: Object, runs: list[Object]) -> dict[str, Any]:

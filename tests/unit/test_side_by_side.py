@@ -210,8 +210,11 @@ def test_every_figure_leads_to_where_it_stands_in_its_runs_own_page(tmp_path: Pa
     for run in outcome.verdict["runs"]:  # as `harness.run` writes it
         cli._report_of(Path(run["run"]))
     page = (outcome.folder / "report.html").read_text()
-    for word in ("Twitter reported", "Measured here", "over 95 %", "1 GB/s", "gauntlet run trial", "gauntlet check"):
+    repeat = "gauntlet run trial --backend process --seed 7 --rate 200 --seconds 10"
+    for word in ("Twitter reported", "Measured here", "over 95 %", "1 GB/s", repeat, "gauntlet check"):
         assert word in page, word
+    for run in outcome.verdict["runs"]:
+        assert repeat in (Path(run["run"]) / "report.html").read_text(), "a run alone could not be repeated by its name"
     links = set(re.findall(r'href="([^#"]+/report\.html)(?:#([a-z0-9-]+))?"', page))
     assert len({anchor for _, anchor in links}) > 5
     for target, anchor in links:
