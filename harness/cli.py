@@ -53,6 +53,22 @@ nothing, and --resume goes on. Of a healthy run that passed only the line is kep
 """
 
 
+SOAK_EPILOG = """\
+exit status:
+  0  every cycle passed, and nothing grows
+  1  a cycle was a violation, or a measure drifts
+  2  usage error
+  3  a cycle could not say, twice
+  4  the harness failed
+
+Its folder has soak.json, a line for each cycle, written after each; and the run folders of the last cycles and of those that
+did not pass, which `gauntlet check` and `gauntlet report` take. --resume goes on after a crash with the cycle that was cut off.
+
+  gauntlet soak --hours 8                   overnight
+  gauntlet soak --hours 0.5 --rate 4000     half an hour, denser
+"""
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -147,6 +163,30 @@ def _parser() -> argparse.ArgumentParser:
     zoo.add_argument("--resume", action="store_true", help="go on with what the folder of --out says is done already")
     zoo.add_argument("--docs", type=Path, metavar="PAGE", help="write the table into this Markdown page, too")
     zoo.add_argument("--json", action="store_true", help="end with one JSON object on stdout; all else goes to stderr")
+
+    soak = commands.add_parser(
+        "soak",
+        help="the same pipeline for hours, cycle after cycle of load and random faults",
+        description="Deploys a pipeline once and puts it under load and random faults, cycle after cycle, for hours. Each "
+        "cycle has events and faults of its own, drawn from the seed and its number, and is judged like a run; over all "
+        "of them it is judged whether memory, open files, latency or recovery grow.",
+        epilog=SOAK_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    soak.add_argument("--hours", type=float, default=8.0, metavar="H", help="how long (default: 8)")
+    soak.add_argument("--pipeline", metavar="P", help="as for `run` (default: kappa)")
+    soak.add_argument("--backend", default="auto", choices=["auto", "process", "docker"], help="as for `run`")
+    soak.add_argument("--seed", type=int, default=7, metavar="N", help="what all cycles are drawn from (default: 7)")
+    soak.add_argument("--rate", type=int, default=2_000, metavar="N", help="events a second (default: 2000)")
+    soak.add_argument(
+        "--cycle-seconds", type=float, default=60.0, metavar="N", help="how long a cycle's load lasts (default: 60)"
+    )
+    soak.add_argument("--stop", action="store_true", help="end at the first violation (default: go on)")
+    soak.add_argument(
+        "--out", type=Path, default=Path("out"), metavar="DIR", help="where its folder goes (default: out)"
+    )
+    soak.add_argument("--resume", type=Path, metavar="DIR", help="go on with the soak in this folder")
+    soak.add_argument("--json", action="store_true", help="end with one JSON object on stdout; all else goes to stderr")
 
     commands.add_parser(
         "provision", help="find or fetch the real programs", description="Finds or fetches what runs need."
@@ -286,6 +326,53 @@ def _answer(verdict: dict[str, Any], as_json: bool, print_verdict: Any) -> int:
 
     print_verdict(verdict, sys.stderr if as_json else sys.stdout)
     if as_json:
+        sys.stderr.flush()
+        print(json.dumps(verdict))
+    sys.stdout.flush()
+    return exit_status(verdict)
+
+
+def _soak(args: argparse.Namespace) -> int:
+    from assertions.judge import exit_status
+    from faults import random_schedule
+    from harness.catalog import claims, pipeline
+    from harness.run_folder import new_folder
+    from harness.scenario import Scenario
+    from harness.session import Session
+    from harness.soak.cycles import Asked, Soak, State
+    from load.profiles import Steady
+
+    if args.resume is not None:
+        folder = _folder(args.resume).resolve()
+        state = State.load(folder)
+    else:
+        name = args.pipeline or "kappa"
+        asked = Asked(
+            "soak", name, args.backend, args.seed, args.hours, args.cycle_seconds, args.rate, args.stop
+        ).check()
+        state = State(asked)
+    asked = state.asked
+    chosen = pipeline(asked.pipeline)
+    load = Steady(rate=asked.rate, seconds=asked.cycle_s)
+    scenario = Scenario(
+        asked.scenario, chosen, load, (), claims(chosen), random=random_schedule(), seed=asked.seed, ref=asked.pipeline
+    ).validate()
+    if args.resume is None:
+        _check_out(args.out)
+        folder = new_folder(args.out, "soak")[0].resolve()
+    with Session(asked.backend) as session:
+        session.prepare(chosen)
+        print(f"soak: {asked.hours:g} h in {folder}", file=sys.stderr)
+        verdict = Soak(scenario, state, folder, session, lambda text: print(text, file=sys.stderr, flush=True)).run()
+    told = sys.stderr if args.json else sys.stdout
+    count = verdict["counts"]
+    print(
+        f"{verdict['verdict']}: {count['pass']} cycles passed, {count['violation']} were violations, "
+        f"{count['inconclusive']} could not say; {verdict['events']['acked']:,} events, {verdict['faults']} faults; "
+        f"{verdict['findings'][0]['summary']}",
+        file=told,
+    )
+    if args.json:
         sys.stderr.flush()
         print(json.dumps(verdict))
     sys.stdout.flush()

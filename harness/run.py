@@ -53,19 +53,37 @@ class Outcome:
     folder: Path
 
 
+@dataclass(frozen=True)
+class Deployed:
+    """A pipeline at work: its names of everything that it uses, and who starts its workers again."""
+
+    names: Mapping[str, str]
+    supervisor: Supervisor
+
+
 class Run:
     """One execution of a scenario on a stack. Use `execute`."""
 
     def __init__(
-        self, scenario: Scenario, stack: Stack, processes: Processes, folder: RunFolder, history: History
+        self,
+        scenario: Scenario,
+        stack: Stack,
+        processes: Processes,
+        folder: RunFolder,
+        history: History,
+        deployed: Deployed | None = None,
     ) -> None:
+        """`deployed`: a pipeline that is at work already, and goes on when this run is over."""
         self.scenario, self.pipeline = scenario, scenario.pipeline
         self.stack, self.processes, self.folder, self.history = stack, processes, folder, history
         self.tag = folder.tag
-        self.names = stack.names(self.tag) | {
-            w.group: f"{w.group}-{self.tag}" for w in self.pipeline.workers if w.group
-        }
-        self.supervisor = Supervisor(stack.site.children, history)
+        self.deployed = deployed
+        if deployed is None:
+            self.names = resource_names(self.pipeline, stack, self.tag)
+            self.supervisor = Supervisor(stack.site.children, history)
+        else:
+            self.names, self.supervisor = dict(deployed.names), deployed.supervisor
+            self.supervisor.tell(history)
         self.taps: dict[str, Tap] = {}
         self.system = LiveSystem(self.pipeline, stack, self.supervisor, history, self.names)
         self.sampler = Sampler(
@@ -82,6 +100,26 @@ class Run:
         self.log_offsets = {name: path.stat().st_size for name, path in stack.logs().items()}
         self.warmup_t0_ms = int(history.clock.now() * 1000)
         self.meta = self._meta()
+
+    def carry_out(self, begin: float) -> Outcome:
+        """From deploy to store; `begin`: when its deployment began, of the monotonic clock."""
+        self.deploy()
+        self.timing["deploy"] = round(time.monotonic() - begin, 3)
+        with self.stage("warm-up"):
+            self.warm_up()
+        with self.stage("load"):
+            self.load()
+        with self.stage("heal"):
+            self.heal()
+        with self.stage("drain"):
+            self.drain()
+        with self.stage("collect"):
+            self.collect()
+        with self.stage("check"):
+            verdict = self.check()
+        with self.stage("store"):
+            self.store(verdict)
+        return Outcome(verdict, self.folder.path)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -170,6 +208,17 @@ class Run:
 
     def deploy(self) -> None:
         """Makes what the run needs fresh, then starts each tap and worker as soon as all that it uses is there."""
+        if self.deployed is not None:
+            for hop in self.pipeline.hops:
+                self._start_tap(hop)
+        else:
+            self.deploy_workers(self._start_tap)
+        self._start_load()
+        self.sampler.start()
+        self.watch.start()
+
+    def deploy_workers(self, ready: Callable[[Hop], None]) -> None:
+        """Makes what the pipeline needs, and starts it. `ready` is called for each hop, before anything can come to it."""
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             made = {pool.submit(self.stack.make, s.name, self.tag): s.name for s in self.pipeline.services}
             there: set[str] = set()
@@ -179,17 +228,16 @@ class Run:
                 there.add(made[future])
                 for hop in self.pipeline.hops:
                     if hop.service == made[future]:
-                        self._start_tap(hop)
+                        ready(hop)
                 for instance in [i for i, w in waiting.items() if self.pipeline.needs(w) <= there]:
                     self._start_worker(instance, waiting.pop(instance))
         for hop in self.pipeline.hops_of_workers():
-            self._start_tap(hop)
-        self._start_load()
-        self.sampler.start()
-        self.watch.start()
+            ready(hop)
 
     def _start_tap(self, hop: Hop) -> None:
         tap = self.stack.tap(self.pipeline, hop, self.names, self.tag, self.history.clock.now)
+        if self.deployed is not None:
+            tap.pass_over()
         tap.start()
         self.taps[hop.name] = tap
 
@@ -347,17 +395,20 @@ class Run:
     def collect(self) -> None:
         """Stops the workers, then brings the taps home while the batch truth reads the closed source log.
 
-        A worker that answers for a hop is stopped last: its tap asks it once everything else stands still.
+        A worker that answers for a hop is stopped last: its tap asks it once everything else stands still. A pipeline that
+        goes on is not stopped: it has nothing left to do.
         """
         self.stack.check()
-        self.supervisor.stop_all(but={hop.worker for hop in self.pipeline.hops_of_workers()})
+        if self.deployed is None:
+            self.supervisor.stop_all(but={hop.worker for hop in self.pipeline.hops_of_workers()})
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             batch = pool.submit(self._batch)
             results = {hop: pool.submit(tap.finish) for hop, tap in self.taps.items()}
             for hop, future in results.items():
                 self._save(hop, future.result())
             batch.result()
-        self.supervisor.stop_all()
+        if self.deployed is None:
+            self.supervisor.stop_all()
         self.sampler.finish(self.folder)
         self.watch.stop()
 
@@ -440,23 +491,36 @@ class Run:
 
     def clean_up(self) -> None:
         """Whatever way the run ends: nothing of it goes on, and the stack is as it was. Never raises an Exception."""
-        steps: list[Callable[[], object]] = [
+        ends: list[Callable[[], object]] = []
+        removes: list[Callable[[], object]] = []
+        if self.deployed is None:
+            ends, removes = [lambda: self.supervisor.stop_all(grace_s=1.0)], [lambda: self.stack.remove(self.tag)]
+        each(
             lambda: self.injection.finish(at_once=True),
-            lambda: self.supervisor.stop_all(grace_s=1.0),
+            *ends,
             self._stop_load,
             self.sampler.stop,
             self.watch.stop,
             self.stack.toxiproxy.reset,
             *(tap.abandon for tap in self.taps.values()),
-            lambda: self.stack.remove(self.tag),
-        ]
-        for step in steps:
-            with contextlib.suppress(Exception):  # what fails here must not keep the rest from being cleaned up
-                step()
+            *removes,
+        )
 
     def _stop_load(self) -> None:
         if self.load_child is not None and self.load_exit is None:
             self.processes.stop([self.load_child.pid], 3)
+
+
+def each(*steps: Callable[[], object]) -> None:
+    """Does one after the other; what fails must not keep the rest from being done."""
+    for step in steps:
+        with contextlib.suppress(Exception):
+            step()
+
+
+def resource_names(pipeline: Pipeline, stack: Stack, tag: str) -> dict[str, str]:
+    """The run's own name of everything that a pipeline names."""
+    return stack.names(tag) | {w.group: f"{w.group}-{tag}" for w in pipeline.workers if w.group}
 
 
 def _ask_committed(server: Any, group: str, topic: str, who: str, within_s: float) -> Mapping[int, int] | None:
@@ -502,23 +566,7 @@ def execute(
         run = Run(scenario, stack, processes, folder, history)
         run.meta["notes"] += notes
         folder.write_json("run.json", run.meta)
-        run.deploy()
-        run.timing["deploy"] = round(time.monotonic() - begin, 3)
-        with run.stage("warm-up"):
-            run.warm_up()
-        with run.stage("load"):
-            run.load()
-        with run.stage("heal"):
-            run.heal()
-        with run.stage("drain"):
-            run.drain()
-        with run.stage("collect"):
-            run.collect()
-        with run.stage("check"):
-            verdict = run.check()
-        with run.stage("store"):
-            run.store(verdict)
-        return Outcome(verdict, folder.path)
+        return run.carry_out(begin)
     except KeyboardInterrupt:
         history.add("error", text="interrupted by the person who ran it")
         raise

@@ -170,7 +170,7 @@ def new_folder(out: Path, scenario: str, tag: str | None = None) -> tuple[Path, 
 
 def write_json(target: Path, obj: object) -> Path:
     """Writes a JSON file that is either the old one or the whole new one, also after a power cut."""
-    _write_whole(target, (json.dumps(obj, indent=2, default=_plain) + "\n").encode())
+    write_whole(target, (json.dumps(obj, indent=2, default=_plain) + "\n").encode())
     return target
 
 
@@ -190,7 +190,8 @@ def _evidence_files(folder: Path) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def _write_whole(target: Path, data: bytes) -> None:
+def write_whole(target: Path, data: bytes) -> None:
+    """A file with exactly this content, or, should the machine or the process end, as it was before."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -53,6 +53,20 @@ class Supervisor:
         self._changed = threading.Condition(threading.RLock())
         self._ending = False
 
+    def tell(self, history: History) -> None:
+        """From now on, starts and exits go to another history; it is told of the workers that are running."""
+        with self._changed:
+            self._history = history
+            for name, worker in self._workers.items():
+                if worker.child is not None:
+                    history.add(
+                        "worker-start",
+                        t=worker.child.started,
+                        worker=name,
+                        pid=worker.child.pid,
+                        started=worker.child.started,
+                    )
+
     def start(self, name: str, launch: Launch, command: str, log: Path) -> None:
         """`launch` starts it, now and after each end. Raises WorkerDied if its command cannot be run at all."""
         worker = _Worker(launch, command, log)

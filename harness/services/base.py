@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from harness.backends.base import Child, Exit, Site
-from harness.errors import BackendGone, StartFailed, UsageError, died, last_lines
+from harness.errors import BackendGone, HarnessFault, StartFailed, UsageError, died, last_lines
 from harness.topology import Cells, CountedCell, Link, Sighting
 
 #: Called when a service's process ends: (service name, how).
@@ -51,6 +51,10 @@ class Tap(Protocol):
     """The reader that collects a hop while the run goes on."""
 
     hop: str
+
+    def pass_over(self) -> None:
+        """Leaves out all that is there already, which must stand still. Call it before `start`, if at all."""
+        ...
 
     def start(self) -> None: ...
 
@@ -165,6 +169,18 @@ class SinkTap:
         self._hurry = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name=f"tap-{hop}", daemon=True)
+        #: what was counted before, and is left out
+        self._before = self._summed(SinkReading([], None))
+        self._counted_before = 0
+        self._there: set[tuple[tuple[str, ...], int]] = set()
+
+    def pass_over(self) -> None:
+        """Raises HarnessFault if two readings differ."""
+        cells = self._read().cells
+        self._before, self._counted_before = self._summed(SinkReading(cells, None)), self._total(cells)
+        self._there = {(c.key, c.window_start_ms) for c in cells if (c.dimension, c.window_s) == self._first}
+        if not self._before.equals(self._summed(self._read())):
+            raise HarnessFault(f"{self.hop} does not stand still: two readings one after the other differ")
 
     def start(self) -> None:
         self._thread.start()
@@ -197,11 +213,15 @@ class SinkTap:
     def _note(self, cells: Iterable[CountedCell]) -> None:
         seen_ms = self._now() * 1000
         for c in cells if self._dates else ():
-            if (c.dimension, c.window_s) == self._first and c.count > 0:
+            if (
+                (c.dimension, c.window_s) == self._first
+                and c.count > 0
+                and (c.key, c.window_start_ms) not in self._there
+            ):
                 self._appeared.setdefault((c.key, c.window_start_ms), seen_ms)
 
     def _total(self, cells: Iterable[CountedCell]) -> int:
-        return sum(c.count for c in cells if (c.dimension, c.window_s) == self._first)
+        return sum(c.count for c in cells if (c.dimension, c.window_s) == self._first) - self._counted_before
 
     def _strange(self, cells: Sequence[CountedCell]) -> str | None:
         found = {(c.dimension, c.window_s) for c in cells}
@@ -244,7 +264,19 @@ class SinkTap:
         except Exception as error:
             reason = f"the sink could not be read: {error!r}"
         told = reason or "two whole readings agree"
+        frame = self._gained(frame)
         return SinkResult(frame, reading.sightings, not reason, told, self._appearances(), cells=len(frame))
+
+    def _gained(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """What it holds beyond what it held before; less than that is below 0."""
+        if self._before.is_empty():
+            return frame
+        keys = ["dimension", "key", "window_s", "window_start_ms"]
+        both = frame.join(self._before, on=keys, how="full", coalesce=True, suffix="_before")
+        gained = both.with_columns(
+            (pl.col(c).fill_null(0) - pl.col(f"{c}_before").fill_null(0)).alias(c) for c in ("count", "weight")
+        )
+        return gained.filter((pl.col("count") != 0) | (pl.col("weight") != 0)).select(frame.columns).sort(keys)
 
     def _appearances(self) -> pl.DataFrame | None:
         if not self._dates:

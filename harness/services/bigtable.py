@@ -10,6 +10,7 @@ import grpc
 from grpc.experimental import ChannelOptions
 
 from harness.backends.base import Child, Site
+from harness.errors import HarnessFault
 from harness.services.base import ServiceExit, SinkReading, SinkTap, wait_until_up
 from harness.services.pubsub import probe
 from harness.topology import Bigtable, BigtableHop, Cells, CountedCell, Link, Row, Sighting
@@ -154,3 +155,26 @@ def bigtable_tap(
         return SinkReading(counted, sightings)
 
     return SinkTap(hop.name, read, cells, now, glance=partial(read, single_events=False))
+
+
+def trim(hop: BigtableHop, server: BigtableServer, table: str, before_ms: float) -> None:
+    """Deletes the rows of a table of counts whose windows had all ended before a moment. Raises grpc.RpcError."""
+    from google.cloud.bigtable_v2.types import bigtable
+
+    assert hop.cells is not None
+    request = bigtable.MutateRowsRequest.pb()(table_name=table)
+    for row in read_rows(server.channel, table):
+        cells = list(hop.cells(row))
+        if cells and all(c.window_start_ms + c.window_s * 1000 < before_ms for c in cells):
+            request.entries.add(row_key=row.key).mutations.add().delete_from_row.SetInParent()
+    if not request.entries:
+        return
+    call = server.channel.unary_stream(
+        "/google.bigtable.v2.Bigtable/MutateRows",
+        request_serializer=lambda r: r.SerializeToString(),
+        response_deserializer=bigtable.MutateRowsResponse.pb().FromString,
+    )
+    for response in call(request, timeout=60):
+        for entry in response.entries:
+            if entry.status.code:
+                raise HarnessFault(f"a row of {table} could not be deleted: {entry.status.message}")

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     Consumer,
     KafkaError,
     KafkaException,
@@ -275,6 +274,16 @@ class KafkaServer:
             return None
         return {p.partition: max(0, p.offset) for p in asked}
 
+    def trim(self, topic: str) -> None:
+        """Removes every record that the topic holds now. Raises HarnessFault."""
+        assert self._admin is not None
+        ends = [TopicPartition(topic, p, end) for p, end in self.ends_by(topic, time.monotonic() + 30).items() if end]
+        try:
+            for future in (self._admin.delete_records(ends, operation_timeout=30) if ends else {}).values():
+                future.result(40)
+        except (KafkaException, TimeoutError) as error:
+            raise HarnessFault(f"{self.name}: the records of {topic} could not be removed: {error}") from error
+
     def ends(self, topic: str) -> dict[int, int]:
         """The end offset of each partition, by the admin client: asking a consumer that another thread reads hangs."""
         assert self._admin is not None
@@ -316,7 +325,7 @@ class KafkaTap:
         self._partitions = server.service.topics[hop.topic]
         keys = {"partition": pl.Int32, "offset": pl.Int64}
         self._messages = MessageLog(run, hop.event_id, hop.content, keys)
-        self._next = [0] * self._partitions
+        self._begin = self._next = [0] * self._partitions
         self._gaps: list[str] = []
         self._stop = threading.Event()
         self._error: str | None = None
@@ -344,8 +353,13 @@ class KafkaTap:
             self._thread.join(5)
             self._consumer.close()
 
+    def pass_over(self) -> None:
+        ends = self._server.ends_by(self._topic, time.monotonic() + 30)
+        self._begin = [ends[p] for p in range(self._partitions)]
+
     def start(self) -> None:
-        self._consumer.assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in range(self._partitions)])
+        self._next = list(self._begin)
+        self._consumer.assign([TopicPartition(self._topic, p, due) for p, due in enumerate(self._next)])
         self._thread.start()
 
     def _read(self) -> None:
@@ -419,8 +433,8 @@ class KafkaTap:
         elif self._gaps:
             reason = "; ".join(self._gaps[:5])
         frame = self._messages.frame()
-        if not reason and len(frame) != sum(ends.values()):
-            reason = f"{len(frame)} records were kept of {sum(ends.values())}"
+        if not reason and len(frame) != (there := sum(ends.values()) - sum(self._begin)):
+            reason = f"{len(frame)} records were kept of {there}"
         return TapResult(frame, not reason, reason or "offsets are contiguous up to the end", ends=list(ends.values()))
 
 

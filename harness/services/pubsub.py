@@ -167,6 +167,9 @@ class PubSubTap:
             with contextlib.suppress(Exception):
                 self._subscriber.delete_subscription(request={"subscription": self._subscription}, timeout=5)
 
+    def pass_over(self) -> None:
+        """There is nothing to do: a new subscription gets only what is published after it was made."""
+
     def start(self) -> None:
         self._subscriber.create_subscription(
             request={"name": self._subscription, "topic": self._topic, "ack_deadline_seconds": TAP_DEADLINE_S},

@@ -1,0 +1,311 @@
+"""A soak: one pipeline that is never redeployed, and cycle after cycle of load under random faults, each judged.
+
+A cycle is a run in everything but its pipeline, which it finds at work and leaves at work: its own events, taps, history
+and verdict. It ends when the pipeline has drained, so that what a sink gained since the cycle's beginning is what the cycle's
+events made of it, and whatever is counted later of an older event shows as too much. What is behind a cycle is dropped:
+the records of the topics, old rows of the sink, and the run folders of cycles that passed, but for their line in
+soak.json and the last few. So memory and disk are the same after a night as after an hour.
+
+`soak.json` is written whole after every cycle. A soak that was killed goes on (`go_on`) with the cycle that was cut off, from
+its beginning, on a pipeline that is deployed anew, because the emulators keep nothing; the cut attempt keeps its folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from assertions.base import worst
+from harness.backends import Backend
+from harness.history import History
+from harness.run import Deployed, Outcome, Run, each
+from harness.run_folder import RunFolder, read_json, write_whole
+from harness.scenario import Scenario
+from harness.session import Session
+from harness.soak.drift import LEAST_CYCLES, Drift, drift
+from harness.stack import Stack
+from harness.topology import UsageError
+
+#: Run folders of cycles that passed are kept until so many newer ones have passed, too.
+KEPT = 2
+#: A cycle that could not say is tried so often in all.
+ATTEMPTS = 2
+#: Rows of a sink are dropped when their window ended so long ago: no event is later than 75 s (`load.plan`), and none waits
+#: longer than a cycle.
+ROWS_FOR_S = 300.0
+#: Drift is judged in a soak of so many cycles or more.
+ENOUGH_CYCLES = math.ceil(LEAST_CYCLES / 0.75)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for. `hours` of cycles of `cycle_s` seconds of load each; `stop`: at the first violation."""
+
+    scenario: str
+    pipeline: str
+    backend: str
+    seed: int
+    hours: float
+    cycle_s: float
+    rate: int
+    stop: bool = False
+
+    def check(self) -> Asked:
+        if not self.hours > 0:
+            raise UsageError(f"A soak lasts longer than {self.hours:g} hours.")
+        if not self.cycle_s >= 10:
+            raise UsageError(f"A cycle of {self.cycle_s:g} s has no room for faults: take 10 s or more.")
+        return self
+
+
+@dataclass
+class Cycle:
+    """What is kept of a cycle. `figures`: of the run, for the trends; None where it was not measured."""
+
+    number: int
+    attempt: int
+    seed: int
+    verdict: str
+    run: str
+    events: dict[str, int]
+    faults: int
+    figures: dict[str, float | None]
+    violated: list[str] = field(default_factory=list)
+
+
+@dataclass
+class State:
+    """All that a soak knows of itself; `soak.json`. `spent_s`: how long it has run so far, over all attempts; `cut`: folders of
+    cycles that were cut off when the harness ended."""
+
+    asked: Asked
+    cycles: list[Cycle] = field(default_factory=list)
+    spent_s: float = 0.0
+    cut: list[str] = field(default_factory=list)
+
+    def save(self, folder: Path) -> None:
+        write_whole(folder / "soak.json", (json.dumps(asdict(self), indent=1) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> State:
+        """Raises UsageError where there is no soak, DamagedRun where it cannot be read."""
+        if not (folder / "soak.json").is_file():
+            raise UsageError(f"{folder} is no soak: it has no soak.json.")
+        saved = read_json(folder / "soak.json")
+        cycles = [Cycle(**cycle) for cycle in saved["cycles"]]
+        return cls(Asked(**saved["asked"]), cycles, saved["spent_s"], saved["cut"])
+
+    @property
+    def judged(self) -> list[Cycle]:
+        """The last attempt of each cycle."""
+        return list({cycle.number: cycle for cycle in self.cycles}.values())
+
+    def next(self) -> tuple[int, int]:
+        """(number, attempt) of the cycle that comes next."""
+        last = self.cycles[-1] if self.cycles else None
+        if last is None:
+            return 1, 1
+        if last.verdict == "inconclusive" and last.attempt < ATTEMPTS:
+            return last.number, last.attempt + 1
+        return last.number + 1, 1
+
+    def over(self) -> bool:
+        if self.asked.stop and any(cycle.verdict == "violation" for cycle in self.cycles):
+            return True
+        return bool(self.cycles) and self.spent_s >= self.asked.hours * 3600 and self.next()[1] == 1
+
+
+def seed_of(seed: int, cycle: int) -> int:
+    """The seed of a cycle's events and faults, drawn from that of the soak and its number."""
+    return random.Random(f"gauntlet soak {seed} {cycle}").getrandbits(48)
+
+
+class Soak:
+    """Use `run`. `tell` gets a line for a person after each cycle."""
+
+    def __init__(
+        self, scenario: Scenario, state: State, folder: Path, session: Session, tell: Callable[[str], None]
+    ) -> None:
+        self.scenario, self.state, self.folder, self.session, self.tell = scenario, state, folder, session, tell
+        self._harness = psutil.Process()
+
+    def run(self) -> dict[str, Any]:
+        """Cycles until the time is over; the soak's verdict. What was done is in soak.json, whatever way it ends."""
+        backend = self.session.prepare(self.scenario.pipeline)
+        self._note_cut()
+        begin, before = time.monotonic(), self.state.spent_s
+        with self._deployed(backend) as (stack, deployed):
+            while not self.state.over():
+                number, attempt = self.state.next()
+                outcome = self._cycle(number, attempt, backend, stack, deployed)
+                self.state.cycles.append(self._kept(number, attempt, outcome, deployed))
+                self.state.spent_s = round(before + time.monotonic() - begin, 1)
+                self.state.save(self.folder)
+                self.tell(_line(self.state.cycles[-1]))
+                self._drop_what_is_behind(stack, deployed)
+        answer = summary(self.state, self.folder)
+        write_whole(self.folder / "verdict.json", (json.dumps(answer, indent=1) + "\n").encode())
+        return answer
+
+    def _note_cut(self) -> None:
+        """Cycles that an earlier harness left unfinished."""
+        known = {cycle.run for cycle in self.state.cycles} | set(self.state.cut)
+        for path in sorted((self.folder / "cycles").glob("*")):
+            if str(path) not in known and not (path / "manifest.json").is_file():
+                self.state.cut.append(str(path))
+        self.state.save(self.folder)
+
+    @contextlib.contextmanager
+    def _deployed(self, backend: Backend) -> Any:
+        """The pipeline at work, and ended at last."""
+        folder = RunFolder.create(self.folder / "deployments", "soak")
+        history = History(folder.history)
+        stack = self.session.stack(self.scenario.pipeline)
+        base = Run(self.scenario.with_(faults=(), random=None), stack, self.session.processes, folder, history)
+        try:
+            base.deploy_workers(lambda hop: None)
+            yield stack, Deployed(base.names, base.supervisor)
+        finally:
+            base.clean_up()
+            history.close()
+
+    def _cycle(self, number: int, attempt: int, backend: Backend, stack: Stack, deployed: Deployed) -> Outcome:
+        pipeline = self.scenario.pipeline
+        scenario = self.scenario.with_(name=f"cycle-{number:05d}", seed=seed_of(self.state.asked.seed, number))
+        scenario = scenario.drawn(backend.name, lambda fault: backend.refuses(fault, pipeline)).validate()
+        folder = RunFolder.create(self.folder / "cycles", scenario.name)
+        history = History(folder.history)
+        run: Run | None = None
+        try:
+            history.add("stage", stage="deploy")
+            begin = time.monotonic()
+            stack.listen(history.add)
+            run = Run(scenario, stack, self.session.processes, folder, history, deployed)
+            run.meta["notes"] += [*backend.notes, f"cycle {number} of a soak, attempt {attempt}"]
+            folder.write_json("run.json", run.meta)
+            return run.carry_out(begin)
+        finally:
+            if run is not None:
+                run.clean_up()
+            history.close()
+
+    def _kept(self, number: int, attempt: int, outcome: Outcome, deployed: Deployed) -> Cycle:
+        verdict = outcome.verdict
+        found = {finding["assertion"]: finding for finding in verdict["findings"]}
+        figures: dict[str, float | None] = {
+            "latency p99 (s)": found.get("latency", {}).get("figures", {}).get("p99_s"),
+            "longest recovery (s)": max(
+                (f["recovered_s"] or 0.0 for f in found.get("recovery", {}).get("figures", {}).get("faults", [])),
+                default=None,
+            ),
+            "memory of the harness (MiB)": self._harness.memory_info().rss / 2**20,
+            "open files of the harness": float(self._harness.num_fds()),
+        }
+        for instance in self.scenario.pipeline.instances():
+            child = deployed.supervisor.child(instance)
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(child.pid) if child is not None else None
+                if process is not None:
+                    figures[f"memory of {instance} (MiB)"] = process.memory_info().rss / 2**20
+                    figures[f"open files of {instance}"] = float(process.num_fds())
+        return Cycle(
+            number,
+            attempt,
+            seed_of(self.state.asked.seed, number),
+            verdict["verdict"],
+            str(outcome.folder),
+            dict(verdict["events"]),
+            sum(bool(fault["bit"]) for fault in verdict["faults"]),
+            figures,
+            [f["assertion"] for f in verdict["findings"] if f["verdict"] == "violation"],
+        )
+
+    def _drop_what_is_behind(self, stack: Stack, deployed: Deployed) -> None:
+        passed = [cycle for cycle in self.state.cycles if cycle.verdict == "pass"]
+        for cycle in passed[:-KEPT]:
+            shutil.rmtree(cycle.run, ignore_errors=True)
+        stack.trim(self.scenario.pipeline, deployed.names, (time.time() - ROWS_FOR_S) * 1000)
+        logs = [*stack.logs().values(), *(self.folder / "deployments").glob("*/logs/*.log")]
+        # Whoever writes to them appends, so that they begin anew; what belongs to a cycle is in its folder.
+        each(*(partial(os.truncate, log, 0) for log in logs))
+
+
+def _line(cycle: Cycle) -> str:
+    again = f", attempt {cycle.attempt}" if cycle.attempt > 1 else ""
+    said = f"cycle {cycle.number}{again}: {cycle.verdict}, {cycle.events.get('acked', 0):,} events, {cycle.faults} faults bit"
+    p99 = cycle.figures.get("latency p99 (s)")
+    said += f", p99 {p99:.1f} s" if p99 is not None else ""
+    return said + (f": {', '.join(cycle.violated)}; kept in {cycle.run}" if cycle.verdict != "pass" else "")
+
+
+#: Below so much, in a measure's own unit, its growth is the machine's grain: by how its name begins.
+_GRAIN = {"latency": 1.0, "longest recovery": 2.0, "memory": 20.0, "open files": 10.0}
+
+
+def drifts(cycles: Sequence[Cycle]) -> list[Drift]:
+    """Every measure's trend over the cycles."""
+    names = dict.fromkeys(name for cycle in cycles for name in cycle.figures)
+    found = []
+    for name in names:
+        values = [cycle.figures.get(name) for cycle in cycles]
+        least = next(grain for begins, grain in _GRAIN.items() if name.startswith(begins))
+        found.append(drift(name, [math.nan if v is None else v for v in values], least))
+    return found
+
+
+def summary(state: State, folder: Path) -> dict[str, Any]:
+    """The soak's verdict: the worst of its cycles (of each the last attempt) and of the trends.
+
+    A soak of fewer than `ENOUGH_CYCLES` claims nothing of trends.
+    """
+    judged = state.judged
+    trends = drifts(judged)
+    growing = [d for d in trends if d.verdict == "drifts"]
+    verdicts: list[Any] = [cycle.verdict for cycle in judged]
+    claimed = len(judged) >= ENOUGH_CYCLES
+    if claimed:
+        verdicts += ["violation" if growing else "pass"]
+    events = {
+        key: sum(cycle.events.get(key, 0) for cycle in judged) for key in ("sent", "acked", "ambiguous", "failed")
+    }
+    count = {verdict: sum(c.verdict == verdict for c in judged) for verdict in ("pass", "violation", "inconclusive")}
+    told = f"no trend in {len(trends)} measures over {len(judged)} cycles"
+    if growing:
+        told = "; ".join(
+            f"{d.measure} grows by {d.a_cycle:.3g} a cycle, from {d.first:.4g} to {d.last:.4g}" for d in growing
+        )
+    elif not claimed:
+        told = f"nothing is claimed of trends: {len(judged)} cycles, {ENOUGH_CYCLES} are needed"
+    finding = {
+        "assertion": "drift",
+        "verdict": "violation" if claimed and growing else "pass",
+        "summary": told,
+        "figures": {"claimed": claimed, "measures": [d.to_json() for d in trends]},
+        "examples": [d.to_json() for d in growing],
+    }
+    return {
+        "verdict": worst(verdicts),
+        "soak": str(folder),
+        "pipeline": state.asked.pipeline,
+        "scenario": state.asked.scenario,
+        "seed": state.asked.seed,
+        "hours": round(state.spent_s / 3600, 4),
+        "events": events,
+        "faults": sum(cycle.faults for cycle in judged),
+        "counts": count,
+        "findings": [finding],
+        "cycles": [asdict(cycle) for cycle in state.cycles],
+        "cut": state.cut,
+    }
