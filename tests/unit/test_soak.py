@@ -1,0 +1,126 @@
+"""What a soak keeps, in which order cycles come, and what they come to together."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.run_folder import DamagedRun
+from harness.soak.cycles import ENOUGH_CYCLES, Asked, Cycle, State, drifts, seed_of, summary
+from harness.topology import UsageError
+
+ASKED = Asked("soak", "kappa", "process", 7, 1.0, 60.0, 2_000)
+
+
+def cycle(number: int, verdict: str = "pass", attempt: int = 1, **figures: float | None) -> Cycle:
+    events = {"sent": 1_000, "acked": 990, "ambiguous": 10, "failed": 0}
+    violated = ["no_loss"] if verdict == "violation" else []
+    return Cycle(number, attempt, seed_of(7, number), verdict, f"/runs/{number}", events, 3, dict(figures), violated)
+
+
+def state(*cycles: Cycle, spent_s: float = 3_600.0) -> State:
+    return State(ASKED, list(cycles), spent_s)
+
+
+def growing(cycles: int, a_cycle: float) -> State:
+    name = "memory of aggregator (MiB)"
+    return state(*(cycle(n, **{name: 200.0 + a_cycle * n + n % 3}) for n in range(1, cycles + 1)))
+
+
+def test_each_cycle_has_a_seed_of_its_own_and_always_the_same() -> None:
+    seeds = [seed_of(7, n) for n in range(1, 1_000)]
+    assert len(set(seeds)) == len(seeds)
+    assert seed_of(7, 5) == seed_of(7, 5) != seed_of(8, 5)
+    assert all(0 <= seed < 2**48 for seed in seeds)
+
+
+def test_a_cycle_that_could_not_say_is_tried_once_more_and_a_violation_never() -> None:
+    assert state().next() == (1, 1)
+    assert state(cycle(1)).next() == (2, 1)
+    assert state(cycle(1), cycle(2, "inconclusive")).next() == (2, 2)
+    assert state(cycle(1), cycle(2, "inconclusive"), cycle(2, "inconclusive", 2)).next() == (3, 1)
+    assert state(cycle(1), cycle(2, "violation")).next() == (3, 1)
+
+
+def test_it_is_over_when_its_time_is_but_not_in_the_middle_of_an_attempt() -> None:
+    assert not state().over()
+    assert not state(cycle(1), spent_s=3_599).over()
+    assert state(cycle(1)).over()
+    assert not state(cycle(1, "inconclusive")).over()
+
+
+def test_it_stops_at_a_violation_if_it_was_asked_to() -> None:
+    stops = dataclasses.replace(ASKED, stop=True)
+    assert State(stops, [cycle(1, "violation")], 10).over()
+    assert not State(stops, [cycle(1)], 10).over()
+    assert not state(cycle(1, "violation"), spent_s=10).over()
+
+
+def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
+    saved = state(cycle(1, **{"latency p99 (s)": None}), cycle(2, "violation"))
+    saved.cut.append("/runs/cut")
+    saved.save(tmp_path)
+    assert State.load(tmp_path) == saved
+    assert [path.name for path in tmp_path.iterdir()] == ["soak.json"]
+
+
+def test_a_folder_without_a_soak_and_a_damaged_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no soak: it has no soak.json"):
+        State.load(tmp_path)
+    (tmp_path / "soak.json").write_text('{"asked": {')
+    with pytest.raises(DamagedRun, match="is not JSON"):
+        State.load(tmp_path)
+
+
+def test_what_cannot_be_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="longer than 0 hours"):
+        dataclasses.replace(ASKED, hours=0).check()
+    with pytest.raises(UsageError, match="no room for faults"):
+        dataclasses.replace(ASKED, cycle_s=5).check()
+
+
+def test_the_verdict_is_the_worst_of_the_last_attempts() -> None:
+    passed = summary(state(cycle(1), cycle(2, "inconclusive"), cycle(2, attempt=2)), Path("/soak"))
+    assert passed["verdict"] == "pass"
+    assert passed["counts"] == {"pass": 2, "violation": 0, "inconclusive": 0}
+    assert passed["events"] == {"sent": 2_000, "acked": 1_980, "ambiguous": 20, "failed": 0}
+    unsure = summary(state(cycle(1), cycle(2, "inconclusive"), cycle(2, "inconclusive", 2)), Path("/soak"))
+    assert unsure["verdict"] == "inconclusive"
+    assert summary(state(cycle(1, "violation"), cycle(2)), Path("/soak"))["verdict"] == "violation"
+    assert summary(state(), Path("/soak"))["verdict"] == "inconclusive"
+    json.dumps(passed)
+
+
+def test_a_measure_that_grows_is_a_violation() -> None:
+    found = summary(growing(30, 4.0), Path("/soak"))
+    assert found["verdict"] == found["findings"][0]["verdict"] == "violation"
+    assert "memory of aggregator (MiB) grows by 4" in found["findings"][0]["summary"]
+    steady = summary(growing(30, 0.0), Path("/soak"))
+    assert steady["verdict"] == "pass"
+    assert "no trend in 1 measures over 30 cycles" in steady["findings"][0]["summary"]
+
+
+def test_a_short_soak_claims_nothing_of_trends() -> None:
+    found = summary(growing(ENOUGH_CYCLES - 1, 50.0), Path("/soak"))
+    assert found["verdict"] == "pass"
+    assert not found["findings"][0]["figures"]["claimed"]
+    assert "nothing is claimed of trends" in found["findings"][0]["summary"]
+    assert summary(growing(ENOUGH_CYCLES, 50.0), Path("/soak"))["verdict"] == "violation"
+
+
+def test_every_kind_of_measure_has_a_grain() -> None:
+    figures = {
+        "latency p99 (s)": 1.0,
+        "longest recovery (s)": None,
+        "memory of the harness (MiB)": 100.0,
+        "open files of converter-1": 20.0,
+    }
+    assert [d.verdict for d in drifts([cycle(n, **figures) for n in range(1, 20)])] == [
+        "steady",
+        "too few",
+        "steady",
+        "steady",
+    ]
