@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Protocol
@@ -44,6 +45,16 @@ class ProcessBackend:
         self.where = f"as processes: {why}" if why else "as processes"
         self.notes = list(self._programs.notes)
         self._numbers = itertools.count(1)
+
+    def fetch_programs(self, pipeline: Pipeline) -> None:
+        """What this pipeline needs beside the programs of every other."""
+        from harness.provision import BY_NEED, provision_one
+        from harness.provision.show import Shown
+
+        for name in BY_NEED:
+            if getattr(self._programs, name) is None and any(s.kind == name for s in pipeline.services):
+                with Shown() as shown:
+                    self._programs = dataclasses.replace(self._programs, **{name: provision_one(name, shown)})
 
     def site(self, pipeline: Pipeline) -> Site:
         from harness.backends.process_site import ProcessSite
@@ -101,6 +112,8 @@ class Backends:
         made = self._made[name]
         if isinstance(made, docker.DockerBackend):
             made.fetch_images(pipeline)
+        elif isinstance(made, ProcessBackend):
+            made.fetch_programs(pipeline)
         return made
 
     def _external(self, endpoints: Path) -> Backend:

@@ -3,6 +3,8 @@
     programs = provision(progress)          # harness.provision.Programs
     programs.toxiproxy.start_args("127.0.0.1", 8474)
 
+What only some pipelines need (`BY_NEED`) is got one by one, by `provision_one`.
+
 Each component is looked for in this order: an explicit path in the environment; the PATH or an installed Google Cloud
 SDK; the cache; an official release; a build through the Go module proxy. What was fetched is checked and cached, and
 from then on `provision` is a matter of some stat calls: under 50 ms, no process, no network. docs/provisioning.md tells
@@ -15,7 +17,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from harness.provision import bigtable, go_build, kafka, pubsub, toxiproxy
+from harness.provision import bigquery, bigtable, go_build, kafka, pubsub, toxiproxy
 from harness.provision.programs import (
     Attempt,
     KafkaProgram,
@@ -28,6 +30,7 @@ from harness.provision.programs import (
 from harness.provision.search import Search, silent
 
 __all__ = [
+    "BY_NEED",
     "Attempt",
     "KafkaProgram",
     "Program",
@@ -36,11 +39,13 @@ __all__ = [
     "ProvisionError",
     "SeveralMissing",
     "provision",
-    "provision_toxiproxy",
+    "provision_one",
 ]
 
 #: Each module's `look` finds what is there (or None), its `fetch` gets it; both raise ProvisionError.
 _COMPONENTS: dict[str, Any] = {"kafka": kafka, "toxiproxy": toxiproxy, "bigtable": bigtable, "pubsub": pubsub}
+#: What only pipelines with a service of that kind need.
+BY_NEED: dict[str, Any] = {"bigquery": bigquery}
 
 
 def provision(progress: Progress = silent, env: Mapping[str, str] | None = None) -> Programs:
@@ -58,14 +63,14 @@ def provision(progress: Progress = silent, env: Mapping[str, str] | None = None)
     return Programs(**found, notes=notes)
 
 
-def provision_toxiproxy(progress: Progress = silent, env: Mapping[str, str] | None = None) -> Program:
-    """Toxiproxy alone, for runs on services that are there already. As `provision`."""
-    program: Program = _found(["toxiproxy"], Search(env, progress))["toxiproxy"]
-    return program
+def provision_one(name: str, progress: Progress = silent, env: Mapping[str, str] | None = None) -> Any:
+    """One component alone: Toxiproxy for runs on services that are there already, or one of `BY_NEED`. As `provision`."""
+    return _found([name], Search(env, progress))[name]
 
 
 def _found(names: list[str], search: Search) -> dict[str, Any]:
-    found, errors = _each({name: partial(_COMPONENTS[name].look, search) for name in names})
+    modules = _COMPONENTS | BY_NEED
+    found, errors = _each({name: partial(modules[name].look, search) for name in names})
     missing = [name for name in names if found.get(name) is None and name not in errors]
     if missing:
         fetched, failed = _fetch_all(missing, search)
@@ -94,7 +99,7 @@ def _fetch_all(names: list[str], search: Search) -> tuple[dict[str, Any], dict[s
     search.children  # noqa: B018  made here, in one thread
     pool = ThreadPoolExecutor(len(names), "provision")
     try:
-        jobs = {name: pool.submit(_COMPONENTS[name].fetch, search) for name in names}
+        jobs = {name: pool.submit((_COMPONENTS | BY_NEED)[name].fetch, search) for name in names}
         return _each({name: job.result for name, job in jobs.items()})
     except BaseException:
         search.cancel()

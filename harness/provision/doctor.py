@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import shutil
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import psutil
 from rich.table import Table
 
-from harness.provision import bigtable, kafka, pubsub, toxiproxy
+from harness.provision import BY_NEED, bigtable, kafka, pubsub, toxiproxy
 from harness.provision.cache import Damaged
 from harness.provision.java import find_java
 from harness.provision.programs import KafkaProgram, Program, ProvisionError
@@ -44,10 +45,12 @@ def doctor(env: Mapping[str, str] | None = None) -> list[Finding]:
     """Looks where provisioning would look, and at the machine. Verifies every checksum of what is cached."""
     search = Search(env)
     found = [_component(name, module, search) for name, module in _COMPONENTS.items()]
+    found += [_by_need(_BY_NEED[name], module, search) for name, module in BY_NEED.items()]
     return [*found, _python(), _java(search), _go(search), _docker(search), *_room(search), _machine()]
 
 
 _COMPONENTS: dict[str, Any] = {"Kafka": kafka, "Toxiproxy": toxiproxy, "Bigtable": bigtable, "Pub/Sub": pubsub}
+_BY_NEED = {"bigquery": "BigQuery"}
 
 
 def _component(name: str, module: Any, search: Search) -> Finding:
@@ -74,6 +77,16 @@ def _component(name: str, module: Any, search: Search) -> Finding:
     kind = getattr(program, "kind", "")
     note = "a server on Google's pstest, because the real emulator was not found" if kind == "pstest" else ""
     return Finding(name, "ok", program.version, where, note or program.origin)
+
+
+def _by_need(name: str, module: Any, search: Search) -> Finding:
+    """As of every component; but that it is not there is no more than a note."""
+    found = _component(name, module, search)
+    if found.status != "would fetch" and not (found.status == "missing" and search.offline):
+        return found
+    return dataclasses.replace(
+        found, status="note", note=f"only pipelines with one need it: `gauntlet provision {module.NAME}` gets it"
+    )
 
 
 def _only_to_be_prepared(module: Any, search: Search) -> bool:

@@ -56,12 +56,16 @@ class KafkaProgram:
 
 @dataclass(frozen=True)
 class Programs:
-    """Everything that a stack of plain processes is made of. `notes` say what a run must tell about them."""
+    """Everything that a stack of plain processes is made of. `notes` say what a run must tell about them.
+
+    None: only some pipelines need it, and none has so far (`harness.provision.BY_NEED`).
+    """
 
     kafka: KafkaProgram
     toxiproxy: Program
     bigtable: Program
     pubsub: Program
+    bigquery: Program | None = None
     notes: list[str] = field(default_factory=list)
 
 
