@@ -183,14 +183,20 @@ def links_of_worker(run: SavedRun, instance: str) -> list[str]:
 
 def arrived(run: SavedRun, hop: str, start: float, end: float) -> int:
     """Messages that a hop took in between two moments (epoch seconds)."""
-    seen = run.hop(hop)["seen_ms"]
+    frame = run.sightings(hop) if run.counts(hop) else run.hop(hop)
+    if frame is None:
+        raise NotObserved(f"{hop} shows counts only")
+    seen = frame["seen_ms"]
     return int(seen.is_between(start * 1000, end * 1000).sum())
 
 
 def waiting_work(run: SavedRun, instance: str, start: float, end: float) -> int | None:
-    """Messages that arrived where a worker reads, between two moments; None if it does not declare where."""
+    """Messages that arrived where a worker reads, between two moments; None if it does not declare where,
+    or what comes there cannot be seen one by one."""
     for worker in run.meta["pipeline"]["workers"]:
         if worker["name"] == instance and worker.get("reads"):
+            if run.counts(worker["reads"]) and run.sightings(worker["reads"]) is None:
+                return None
             return arrived(run, worker["reads"], start, end)
     return None
 

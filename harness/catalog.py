@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from assertions import batch_parity, content, duplicate_rate, latency, no_loss, recovery
+from assertions import (
+    batch_parity,
+    content,
+    duplicate_rate,
+    latency,
+    no_loss,
+    recovery,
+    warehouse_duplicates,
+    warehouse_parity,
+)
 from assertions.base import Assertion
 from assertions.registry import ASSERTIONS
 from faults import (
@@ -33,6 +42,7 @@ from pipelines_under_test import mutants
 from pipelines_under_test.kappa.pipeline import kappa
 from pipelines_under_test.stock_beam.pipeline import stock_beam
 from pipelines_under_test.timed_dedup.pipeline import WINDOW_S, kappa_timed_dedup
+from pipelines_under_test.warehouse.pipeline import kappa_warehouse
 
 DEFAULT_SCENARIO = "kappa-under-fire"
 #: What may stand in for a scenario's own schedule.
@@ -49,6 +59,8 @@ def claims(pipeline: Pipeline, parity: float = 0.95) -> list[Assertion]:
         found.append(duplicate_rate(pipeline.sink.name, most=0.0))
         if pipeline.batch is not None:
             found.append(batch_parity(least=parity))
+    if pipeline.warehouse is not None:
+        found += [warehouse_duplicates(), warehouse_parity(least=parity)]
     return [*found, latency(), recovery()]
 
 
@@ -71,7 +83,7 @@ def nearly_once(pipeline: Pipeline, most: float = 0.5) -> list[Assertion]:
 @cache
 def pipelines() -> dict[str, Pipeline]:
     """Every pipeline by name, the mutants among them."""
-    found = {p.name: p for p in (kappa, stock_beam, kappa_timed_dedup)}
+    found = {p.name: p for p in (kappa, stock_beam, kappa_timed_dedup, kappa_warehouse)}
     return found | {name: mutant.pipeline for name, mutant in mutants.MUTANTS.items()}
 
 
@@ -211,6 +223,20 @@ def scenarios() -> dict[str, Scenario]:
             about="two converters and two aggregators, of which one comes and goes; few rows, which both write",
         ),
         Scenario(
+            "warehouse",
+            kappa_warehouse,
+            Steady(rate=800, seconds=16, tweets=300),
+            schedule(
+                lose_acks("converter->pubsub", pulse_ms=80, every_ms=400).at(2).lasting(3),
+                partition("raw-export->bigquery").at(6.5).lasting(2),
+                lose_acks("raw-export->bigquery", pulse_ms=150, every_ms=500).at(10).lasting(2),
+                kill("raw-export").at(14),
+            ),
+            _replace_duplicates(claims(kappa_warehouse), "published", least=0.001, most=1.0),
+            about="duplicates on purpose, and the exports to BigQuery cut off, unanswered and killed: its figures are the "
+            "ledger's all the same",
+        ),
+        Scenario(
             "broker-loss",
             kappa.brokers(kafka=3),
             Steady(rate=1000, seconds=12),
@@ -275,6 +301,8 @@ def fitted(base: Scenario, other: Pipeline) -> Scenario:
     same = all(a.params().get("hop", other.source.name) in hops for a in base.assertions)
     if other.batch is None or other.sink is None:
         same = same and all(a.name != "batch_parity" for a in base.assertions)
+    # A scenario without claims on the warehouse, on a pipeline that has one (or the other way round).
+    same = same and (other.warehouse is None) == (base.pipeline.warehouse is None)
     return base.with_(pipeline=other, assertions=base.assertions if same else claims(other))
 
 
@@ -293,7 +321,9 @@ def listing() -> dict[str, Any]:
     """What `gauntlet list --json` prints."""
     return {
         "scenarios": [{"name": s.name, "about": s.about, "pipeline": s.pipeline.name} for s in scenarios().values()],
-        "pipelines": [{"name": p.name, "about": p.about} for p in (kappa, stock_beam, kappa_timed_dedup)],
+        "pipelines": [
+            {"name": p.name, "about": p.about} for p in pipelines().values() if p.name not in mutants.MUTANTS
+        ],
         "faults": [{"name": f.name, "about": f.about, "acts_on": f.acts_on, "needs": f.needs} for f in FAULTS.values()],
         "assertions": [{"name": n, "about": _first_line(a)} for n, a in ASSERTIONS.items()],
         "mutants": [_mutant(name, m) for name, m in mutants.MUTANTS.items()],

@@ -90,6 +90,10 @@ class RunFolder:
         return self.path / "batch.parquet"
 
     @property
+    def warehouse_folder(self) -> Path:
+        return self.path / "warehouse"
+
+    @property
     def links(self) -> Path:
         return self.path / "links.parquet"
 
@@ -135,6 +139,10 @@ class RunFolder:
     def sightings(self, sink: str) -> Path:
         return self.path / "hops" / f"{sink}.seen.parquet"
 
+    def warehouse(self, name: str) -> Path:
+        """What the warehouse answered at the end: "duplicates" or "parity"."""
+        return self.warehouse_folder / f"{name}.parquet"
+
     def worker_log(self, name: str) -> Path:
         """The log of a worker's process, or of a service."""
         return self.logs / f"{name}.log"
@@ -164,7 +172,8 @@ class RunFolder:
 
 def _evidence_files(folder: Path) -> list[Path]:
     found = [folder / "run.json", folder / "history.jsonl"]
-    found += sorted(folder.glob("*.bin")) + sorted(folder.glob("*.parquet")) + sorted(folder.glob("hops/*.parquet"))
+    for pattern in ("*.bin", "*.parquet", "hops/*.parquet", "warehouse/*.parquet"):
+        found += sorted(folder.glob(pattern))
     return [path for path in found if path.is_file()]
 
 

@@ -59,6 +59,31 @@ COMMITS = {
     "partition": pl.Int32,
     "offset": pl.Int64,
 }
+#: The series of the duplicate monitor, and last what the warehouse said when all was over (`final`).
+DUPLICATES = {
+    "at_ms": pl.Int64,
+    "messages": pl.Int64,
+    "events": pl.Int64,
+    "before": pl.Float64,
+    "counted": pl.Int64,
+    "surplus": pl.Int64,
+    "after": pl.Float64,
+    "final": pl.Boolean,
+}
+#: What the parity query said of each cell.
+PARITY = {
+    "dimension": pl.String,
+    "key": pl.String,
+    "window_s": pl.Int32,
+    "window_start_ms": pl.Int64,
+    "stream": pl.Int64,
+    "stream_weight": pl.Int64,
+    "batch": pl.Int64,
+    "batch_weight": pl.Int64,
+    "late": pl.Int64,
+    "late_weight": pl.Int64,
+    "kind": pl.String,
+}
 
 
 T = TypeVar("T")
@@ -194,10 +219,14 @@ class SavedRun:
         if name not in self.hops:
             raise unknown("hop", name, self.hops)
         hop = self.hops[name]
-        if hop["role"] == "sink":
+        if self.counts(name):
             return self._frame(self.folder.hop(name), _CELLS, f"the hop {name!r}")
-        own = _PUBSUB if hop["kind"] == "pubsub" else _KAFKA
+        own = _KAFKA if hop["kind"] == "kafka" else _PUBSUB
         return self._frame(self.folder.hop(name), {**own, **_RECORD}, f"the hop {name!r}")
+
+    def counts(self, name: str) -> bool:
+        """Whether a hop shows counts by cell, and not single messages."""
+        return self.hops[name]["role"] == "sink" or bool(self.hops[name].get("counts"))
 
     def certified(self, hop: str) -> tuple[bool, str]:
         """Whether the tap of a hop saw all that was there, and if not, why. No record of it means no."""
@@ -259,12 +288,13 @@ class SavedRun:
 
     # -- cells -------------------------------------------------------------------------------------------------
 
-    def cells(self) -> pl.DataFrame:
-        """What the sink counted, a row a cell in no order, without the warm-up: cells of the warm-up alone are removed,
-        its expected share of a cell that it has in common with the load is subtracted."""
-        if self.sink is None:
+    def cells(self, hop: str | None = None) -> pl.DataFrame:
+        """What a hop of counts (the sink) counted, a row a cell in no order, without the warm-up: cells of the warm-up
+        alone are removed, its expected share of a cell that it has in common with the load is subtracted."""
+        name = hop or self.sink
+        if name is None:
             raise NotObserved("the pipeline declares no sink")
-        return self.once("cells", lambda: self._without_warmup(self.hop(str(self.sink))))
+        return self.once(("cells", name), lambda: self._without_warmup(self.hop(name)))
 
     def batch(self) -> pl.DataFrame:
         """The batch truth, a row a cell in no order, without the warm-up."""
@@ -274,6 +304,25 @@ class SavedRun:
             return self._without_warmup(frame, late=True)
 
         return self.once("batch", make)
+
+    @property
+    def warehouse(self) -> dict[str, Any]:
+        """What the pipeline declares of its warehouse."""
+        found = self.pipeline.get("warehouse")
+        if found is None:
+            raise NotObserved("the pipeline declares no warehouse")
+        return dict(found)
+
+    def warehouse_duplicates(self) -> pl.DataFrame:
+        """The series of the duplicate monitor, by time, and last what the warehouse said when all was over (`final`)."""
+        frame = self._frame(self.folder.warehouse("duplicates"), DUPLICATES, "what the warehouse says of duplicates")
+        return frame.sort("final", "at_ms")
+
+    def warehouse_parity(self) -> pl.DataFrame:
+        """What the warehouse's parity query said of each cell, in no order, without the cells of the warm-up."""
+        frame = self._frame(self.folder.warehouse("parity"), PARITY, "what the warehouse says of parity")
+        warm = self._warmup_cells().join(self.expected(), on=CELL, how="anti")
+        return frame.join(warm, on=CELL, how="anti")
 
     def expected(self) -> pl.DataFrame:
         """What the sink must hold, from the generator: dimension, key, window_s, window_start_ms, count, weight,
@@ -549,7 +598,9 @@ def _in_shape(frame: pl.DataFrame, schema: Mapping[str, Any], path: Path) -> pl.
         frame = frame.cast(wanted, strict=True)
     except pl.exceptions.PolarsError as error:
         raise DamagedRun(f"{path}: a column is not of its type: {str(error).splitlines()[0]}") from error
-    holes = [c for c in wanted if c in schema and c not in ("raw", "created_ms") and frame[c].null_count()]
+    holes = [
+        c for c in wanted if c in schema and c not in ("raw", "created_ms", "before", "after") and frame[c].null_count()
+    ]
     if holes:
         raise DamagedRun(f"{path}: the column(s) {', '.join(holes)} have empty values.")
     return frame

@@ -132,24 +132,14 @@ class SinkReading:
         self.cells, self.sightings = cells, sightings
 
 
-class SinkTap:
-    """Polls a sink of counts. Reading all of it costs more the more it holds, so it rests eight times as long.
+class PolledTap:
+    """The tap of what can only be read as a whole. That costs more the more there is, so it rests eight times as long.
 
-    `glance` reads the cells alone, if that is cheaper than `read`: for all readings but those at the end.
+    Whoever derives one says in `_look` how much there is now, and in `finish` what there was in the end.
     """
 
-    def __init__(
-        self,
-        hop: str,
-        read: Callable[[], SinkReading],
-        cells: Sequence[Cells],
-        now: Callable[[], float],
-        glance: Callable[[], SinkReading] | None = None,
-    ) -> None:
+    def __init__(self, hop: str) -> None:
         self.hop = hop
-        self._read, self._glance, self._now = read, glance or read, now
-        first = cells[0]
-        self._first = (first.dimension, first.windows_s[0])
         self._counted = 0
         self._moved = time.monotonic()
         self._known_until = 0.0
@@ -165,13 +155,15 @@ class SinkTap:
         """From now on, the present rest included, rest only as long as a reading takes: somebody waits for the result."""
         self._hurry.set()
 
+    def _look(self) -> int:
+        """A number that changes whenever something came; 0: nothing yet."""
+        raise NotImplementedError
+
     def _poll(self) -> None:
         while not self._stop.is_set():
             start = time.monotonic()
             try:
-                cells = self._glance().cells
-                counted = self._total(cells)
-                self._error = self._strange(cells) if not counted else None
+                counted = self._look()
                 self._known_until = start
                 if counted != self._counted:
                     self._counted, self._moved = counted, time.monotonic()
@@ -179,11 +171,49 @@ class SinkTap:
                 self._error = f"It cannot be read: {error!r}."
             took = time.monotonic() - start
             if self._counted == 0:
-                self._stop.wait(0.05)
+                self._stop.wait(max(0.05, took))
             elif self._hurry.is_set():
                 self._stop.wait(max(0.2, took))
             else:
                 self._hurry.wait(max(1.0, 8 * took))
+
+    def trouble(self) -> str:
+        return self._error or ""
+
+    def last_moved(self) -> float:
+        return self._moved
+
+    def known_until(self) -> float:
+        """When the last reading that succeeded began, in seconds of the monotonic clock: what came later is unseen."""
+        return self._known_until
+
+    def abandon(self) -> None:
+        self._stop.set()
+        self._hurry.set()
+
+
+class SinkTap(PolledTap):
+    """Polls a sink of counts. `glance` reads the cells alone, if that is cheaper than `read`: for all readings but those
+    at the end."""
+
+    def __init__(
+        self,
+        hop: str,
+        read: Callable[[], SinkReading],
+        cells: Sequence[Cells],
+        now: Callable[[], float],
+        glance: Callable[[], SinkReading] | None = None,
+    ) -> None:
+        super().__init__(hop)
+        self._read, self._glance, self._now = read, glance or read, now
+        first = cells[0]
+        self._first = (first.dimension, first.windows_s[0])
+
+    def _look(self) -> int:
+        cells = self._glance().cells
+        counted = self._total(cells)
+        self._error = self._strange(cells) if not counted else None
+        return counted
 
     def _total(self, cells: Iterable[CountedCell]) -> int:
         return sum(c.count for c in cells if (c.dimension, c.window_s) == self._first)
@@ -194,9 +224,6 @@ class SinkTap:
             return None
         return f"Its rows show cells of {sorted(found)}, and none of the first that is declared, {self._first}."
 
-    def trouble(self) -> str:
-        return self._error or ""
-
     def count(self) -> int:
         """Events counted in the first dimension and window, those of the warm-up included."""
         return self._counted
@@ -205,13 +232,6 @@ class SinkTap:
 
     def warm(self) -> bool:
         return self._counted > 0
-
-    def last_moved(self) -> float:
-        return self._moved
-
-    def known_until(self) -> float:
-        """When the last reading that succeeded began, in seconds of the monotonic clock: what came later is unseen."""
-        return self._known_until
 
     def finish(self) -> SinkResult:
         """Reads once more, after the workers were stopped. Two readings that differ are no census."""
@@ -228,10 +248,6 @@ class SinkTap:
         except Exception as error:
             reason = f"the sink could not be read: {error!r}"
         return SinkResult(frame, reading.sightings, not reason, reason or "two whole readings agree", cells=len(frame))
-
-    def abandon(self) -> None:
-        self._stop.set()
-        self._hurry.set()
 
     @staticmethod
     def _summed(reading: SinkReading) -> pl.DataFrame:
