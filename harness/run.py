@@ -130,7 +130,7 @@ class Run:
                 "links": [{"name": x.name, "worker": x.worker, "service": x.service} for x in p.links()],
                 "hops": [
                     {"name": h.name, "kind": h.kind, "role": h.role, "service": h.service}
-                    | ({"counts": True} if h.role == "export" and getattr(h, "cells", None) is not None else {})
+                    | ({"counts": True} if h.role == "export" and getattr(h, "counts", False) else {})
                     for h in p.hops
                 ],
                 **({"warehouse": dataclasses.asdict(p.warehouse)} if p.warehouse is not None else {}),

@@ -66,7 +66,6 @@ DUPLICATES = {
     "events": pl.Int64,
     "before": pl.Float64,
     "counted": pl.Int64,
-    "surplus": pl.Int64,
     "after": pl.Float64,
     "final": pl.Boolean,
 }

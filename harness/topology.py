@@ -295,12 +295,13 @@ class BigQueryHop(Hop):
     """What a query over the tables of a BigQuery dataset shows, in standard SQL.
 
     Of single messages it selects message_id and event_id (text), created_ms (of the message) and seen_ms (when it came
-    into the table), each message once, in epoch ms. Of counts it selects the columns that `cells` takes, a row at a time.
+    into the table), each message once, in epoch ms. Of counts (`counts`) it selects dimension, key (the values joined by
+    "|"), window_s, window_start_ms, count and weight.
     """
 
     dataset: str = ""
     query: str = ""
-    cells: Callable[[Sequence[Any]], Iterable[CountedCell]] | None = None
+    counts: bool = False
     role: str = "export"
 
     @property
@@ -343,7 +344,7 @@ class Warehouse:
     messages    the hop that the raw export copies, and the BigQueryHop that is its copy
     counts      the same of the export of counts: the sink, and its copy
     duplicates  a file of SQL that selects one row: messages, events (of `messages`, distinct), before (the duplicate rate
-                of these), counted, surplus (of `counts`, over what those events make), after (surplus / events)
+                of these), counted (events, by `counts`), after ((counted - events) / events)
     series      the table to which the pipeline itself appends the same, with its time in epoch ms, `at_ms`
     batch       the table into which the harness loads the batch truth for the file `parity`
     parity      a file of SQL that selects a row for each cell of either side: dimension, key, window_s, window_start_ms,
@@ -500,7 +501,7 @@ class Pipeline:
                 )
             if isinstance(hop, BigQueryHop) and not hop.query:
                 raise UsageError(f"{self.name}: the hop {hop.name!r} needs a `query`, which says what its table holds.")
-            if hop.role == "sink" and getattr(hop, "cells", None) is None:
+            if hop.role == "sink" and getattr(hop, "cells", None) is None and not getattr(hop, "counts", False):
                 raise UsageError(f"{self.name}: the sink {hop.name!r} needs `cells`: how a row shows its counts.")
             if hop.role != "sink" and not isinstance(hop, BigQueryHop) and getattr(hop, "event_id", None) is None:
                 raise UsageError(f"{self.name}: the hop {hop.name!r} needs `event_id`: how a record shows its id.")
@@ -557,9 +558,9 @@ class Pipeline:
         if (
             self.sink is None
             or house.counts[0] != self.sink.name
-            or getattr(self.hop(house.counts[1]), "cells", 0) is None
+            or not getattr(self.hop(house.counts[1]), "counts", False)
         ):
-            raise UsageError(f"{self.name}: the warehouse's counts must be the sink, and a copy with `cells`.")
+            raise UsageError(f"{self.name}: the warehouse's counts must be the sink, and a copy of counts.")
         for file in (house.duplicates, house.parity):
             if not Path(file).is_file():
                 raise UsageError(f"{self.name}: there is no file {file} with the warehouse's SQL.")

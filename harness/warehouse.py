@@ -80,7 +80,11 @@ def load(client: Any, table: str, parquet: Path) -> None:
 
 
 def _frame(rows: list[Any], schema: dict[str, Any], asked: str) -> pl.DataFrame:
-    """Raises HarnessFault where the columns are not those that are to be selected."""
+    """Raises HarnessFault where what was selected is not what is to be selected."""
     if rows and (missing := [name for name in schema if name not in dict(rows[0])]):
         raise HarnessFault(f"{asked} selects no column {', '.join(missing)}")
-    return pl.DataFrame([{name: dict(row)[name] for name in schema} for row in rows], schema=schema, orient="row")
+    frame = pl.DataFrame([{name: dict(row)[name] for name in schema} for row in rows], schema=schema, orient="row")
+    # A rate of nothing is none.
+    if holes := [name for name in schema if name not in ("before", "after") and frame[name].null_count()]:
+        raise HarnessFault(f"{asked} has no value for {', '.join(holes)}")
+    return frame

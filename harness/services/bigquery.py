@@ -136,17 +136,22 @@ def bigquery_tap(
 ) -> MessagesTap | SinkTap:
     """Reads by the hop's query; a table that is not there yet holds nothing."""
     client = server.client()
-    if hop.cells is None:
+    if not hop.counts:
         return MessagesTap(hop, client, dataset, run)
-    to_cells = hop.cells
+    dimension, window_s = cells[0].dimension, cells[0].windows_s[0]
 
     def read() -> SinkReading:
-        counted: list[CountedCell] = []
-        for row in _there(lambda: select(client, dataset, hop.query)):
-            counted.extend(to_cells(row.values()))
-        return SinkReading(counted, None)
+        sql = f"SELECT dimension, key, window_s, window_start_ms, count, weight FROM ({hop.query})"
+        rows = [row.values() for row in _there(lambda: select(client, dataset, sql))]
+        return SinkReading([CountedCell(d, tuple(key.split("|")), *rest) for d, key, *rest in rows], None)
 
-    return SinkTap(hop.name, read, cells, now)
+    def glance() -> SinkReading:
+        sql = f"SELECT SUM(count) FROM ({hop.query}) WHERE dimension = @dimension AND window_s = @window_s"
+        rows = _there(lambda: select(client, dataset, sql, {"dimension": dimension, "window_s": window_s}))
+        counted = (rows[0][0] if rows else 0) or 0
+        return SinkReading([CountedCell(dimension, (), window_s, 0, counted, 0)] if counted else [], None)
+
+    return SinkTap(hop.name, read, cells, now, glance)
 
 
 class MessagesTap(PolledTap):

@@ -55,7 +55,6 @@ TABLES: Mapping[str, Mapping[str, str]] = {
         "events": "INT64",
         "before": "FLOAT64",
         "counted": "INT64",
-        "surplus": "INT64",
         "after": "FLOAT64",
     },
     "parity": {

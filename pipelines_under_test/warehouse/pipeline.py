@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
 
-from harness.topology import BigQuery, BigQueryHop, CountedCell, Pipeline, PubSub, Warehouse, Worker
+from harness.topology import BigQuery, BigQueryHop, Pipeline, PubSub, Warehouse, Worker
 from pipelines_under_test.kappa.pipeline import command, kappa
 from pipelines_under_test.warehouse.bigquery import SQL
 
@@ -20,11 +18,6 @@ COUNTS = """
 SELECT dimension, key, window_s, window_start_ms, count, weight FROM counts WHERE TRUE
 QUALIFY ROW_NUMBER() OVER (PARTITION BY dimension, key, window_s, window_start_ms ORDER BY version DESC) = 1
 """
-
-
-def cells_in_row(row: Sequence[Any]) -> Iterator[CountedCell]:
-    dimension, key, window_s, window_start_ms, count, weight = row
-    yield CountedCell(dimension, tuple(key.split("|")), window_s, window_start_ms, count, weight)
 
 
 raw_export = Worker(
@@ -75,7 +68,7 @@ def with_warehouse(pipeline: Pipeline, name: str, about: str) -> Pipeline:
         hops=(
             *pipeline.hops,
             BigQueryHop("raw", "bigquery", dataset="warehouse", query=MESSAGES),
-            BigQueryHop("counts", "bigquery", dataset="warehouse", query=COUNTS, cells=cells_in_row),
+            BigQueryHop("counts", "bigquery", dataset="warehouse", query=COUNTS, counts=True),
         ),
         warehouse=Warehouse(
             "warehouse",

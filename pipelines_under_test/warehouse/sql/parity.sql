@@ -1,11 +1,12 @@
 -- Stream against batch, a row a cell, over the cells of either side.
 --
--- The batch output lacks what came later than @late_after_ms after the end of its window. So a cell is 'exact' if both
--- sides are the same and none of its events was late, 'explained' if they differ by just the late ones, in count and in
--- weight, else 'wrong'. Which events were late is told by the raw export: each has the time of its source record.
--- Only windows that ended by @closed_ms are compared. Country ZZ is nobody's: events of a test before the traffic.
+-- The batch output lacks what came later than the parameter late_after_ms after the end of its window. So a cell is 'exact'
+-- if both sides are the same and none of its events was late, 'explained' if they differ by just the late ones, in count
+-- and in weight, else 'wrong'. Which events were late is told by the raw export: each has the time of its source record.
+-- Only windows that ended by the parameter closed_ms are compared. Country ZZ is nobody's: events of a test before the
+-- traffic, which have tweets and authors of their own.
 WITH
-  events AS (
+  events AS (  -- those that may be late for a window, and the tests; each once
     SELECT
       event_id,
       ANY_VALUE(tweet_id) AS tweet_id,
@@ -16,7 +17,7 @@ WITH
       ANY_VALUE(weight) AS weight,
       ANY_VALUE(country) = 'ZZ' AS test
     FROM raw
-    WHERE event_id IS NOT NULL
+    WHERE event_id IS NOT NULL AND (country = 'ZZ' OR created_ms - event_time_ms > @late_after_ms)
     GROUP BY event_id
   ),
   keyed AS (
@@ -49,7 +50,7 @@ WITH
       window_start_ms,
       COUNTIF(created_ms - window_start_ms - window_s * 1000 > @late_after_ms) AS late,
       SUM(IF(created_ms - window_start_ms - window_s * 1000 > @late_after_ms, weight, 0)) AS late_weight,
-      LOGICAL_AND(test) AS test
+      LOGICAL_OR(test) AS test
     FROM windowed
     GROUP BY dimension, key, window_s, window_start_ms
   ),
