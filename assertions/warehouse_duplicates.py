@@ -31,12 +31,12 @@ class WarehouseDuplicates:
     sink, and by the generator. They must agree exactly: in distinct messages and distinct events at the hop that the raw
     export copies, and in what the counts come to (in the dimension and window where that is most; a loss makes up for a
     duplicate here, unlike in duplicate_rate). Each message that the hop was seen to hold must be in the raw
-    export and no other, each cell of the sink in the export of counts as it is, and the monitor's own last figures must be
-    the final ones. How many duplicates there may be is not asked here (see duplicate_rate).
+    export and no other, each cell of the sink in the export of counts as it is, and the monitor's own last figures before
+    deduplication must be the final ones. How many duplicates there may be is not asked here (see duplicate_rate).
 
     Figures
-        warehouse, ledger  by each: messages, events, before (the duplicate rate of these), counted, after (what that is
-                           over the events)
+        warehouse, ledger  by each: messages, events, before (the duplicate rate of these), settled (the events that
+                           are compared: all of them), counted, after (what that is over the events)
         missing_messages, strange_messages (of the raw export), cells, cells_apart (of the export of counts), series (how
         many times the monitor told its figures)
     Examples
@@ -78,7 +78,7 @@ class WarehouseDuplicates:
             return finding(self.name, parts, "", figures)
         wrong = [
             _differs(warehouse, ledger, ("messages", "events", "before"), f"at {published}"),
-            _differs(warehouse, ledger, ("counted", "after"), f"at {sink}"),
+            _differs(warehouse, ledger, ("settled", "counted", "after"), f"at {sink}"),
         ]
         if missing.height:
             wrong.append(f"{counted_noun(missing.height, 'message')} of {published} never came into {raw}")
@@ -88,8 +88,7 @@ class WarehouseDuplicates:
             wrong.append(f"{counted_noun(apart.height, 'cell')} of {counts} are not as in {sink}")
         if series.height:
             last = _of_warehouse(series.row(-1, named=True))
-            if last != warehouse:
-                wrong.append(f"the monitor last told {_in_words(last)}, and in the end it was {_in_words(warehouse)}")
+            wrong.append(_differs(last, warehouse, ("messages", "events", "before"), "as the monitor told it last"))
         else:
             parts.append(Part("inconclusive", "the monitor told nothing"))
         parts += [Part("violation" if certified else "inconclusive", text) for text in wrong if text]
@@ -99,7 +98,7 @@ class WarehouseDuplicates:
 
 def _of_warehouse(row: dict[str, Any]) -> dict[str, Any]:
     rates = {name: round(row[name] or 0.0, 6) for name in ("before", "after")}
-    return {name: row[name] for name in ("messages", "events", "counted")} | rates
+    return {name: row[name] for name in ("messages", "events", "settled", "counted")} | rates
 
 
 def _of_ledger(run: SavedRun, published: str) -> dict[str, Any]:
@@ -107,7 +106,7 @@ def _of_ledger(run: SavedRun, published: str) -> dict[str, Any]:
     messages, events = int(copies.sum()), int((copies > 0).sum())
     counted = sink_cells.most_of_any_group(run.cells(), "count")
     rates = {"before": share(messages - events, events), "after": share(counted - events, events)}
-    return {"messages": messages, "events": events, "counted": counted, **rates}
+    return {"messages": messages, "events": events, "settled": events, "counted": counted, **rates}
 
 
 def _differs(warehouse: dict[str, Any], ledger: dict[str, Any], names: tuple[str, ...], where: str) -> str:

@@ -65,6 +65,7 @@ DUPLICATES = {
     "messages": pl.Int64,
     "events": pl.Int64,
     "before": pl.Float64,
+    "settled": pl.Int64,
     "counted": pl.Int64,
     "after": pl.Float64,
     "final": pl.Boolean,

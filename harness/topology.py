@@ -344,7 +344,9 @@ class Warehouse:
     messages    the hop that the raw export copies, and the BigQueryHop that is its copy
     counts      the same of the export of counts: the sink, and its copy
     duplicates  a file of SQL that selects one row: messages, events (of `messages`, distinct), before (the duplicate rate
-                of these), counted (events, by `counts`), after ((counted - events) / events)
+                of these), settled (those of the events that are compared), counted (the same by `counts`), after
+                ((counted - settled) / settled). It gets @behind_ms: only windows are compared that ended so long before
+                the newest message; in the end all are.
     series      the table to which the pipeline itself appends the same, with its time in epoch ms, `at_ms`
     batch       the table into which the harness loads the batch truth for the file `parity`
     parity      a file of SQL that selects a row for each cell of either side: dimension, key, window_s, window_start_ms,

@@ -54,6 +54,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
         "messages": "INT64",
         "events": "INT64",
         "before": "FLOAT64",
+        "settled": "INT64",
         "counted": "INT64",
         "after": "FLOAT64",
     },

@@ -88,8 +88,8 @@ class WarehouseWorld(World):
         sums = self._compared(self._exported()).group_by("dimension", "window_s").agg(pl.col("count").sum())
         counted = int(sums["count"].max() or 0)  # type: ignore[arg-type]
         before, after = ((messages - events) / events, (counted - events) / events) if events else (None, None)
-        half = (T0_MS, messages // 2, events // 2, 0.0, events // 2, 0.0, False)
-        rows = [half, *((T0_MS + t, messages, events, before, counted, after, t == 2) for t in (1, 2))]
+        half = (T0_MS, messages // 2, events // 2, 0.0, 0, 0, None, False)
+        rows = [half, *((T0_MS + t, messages, events, before, events, counted, after, t == 2) for t in (1, 2))]
         return pl.DataFrame(rows, schema=DUPLICATES, orient="row")
 
     def parity(self) -> pl.DataFrame:

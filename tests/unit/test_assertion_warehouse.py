@@ -98,7 +98,8 @@ def test_a_message_that_nobody_saw(tmp_path: Path) -> None:
         (set_final(messages=1_000_000), "the warehouse says 1,000,000 messages"),
         (set_final(events=3), "and 3 events"),
         (set_final(before=0.5), "and 0.5 before"),
-        (set_final(counted=4), "the warehouse says 4 counted and 0.0 after at aggregates"),
+        (set_final(counted=4), "settled and 4 counted and 0.0 after at aggregates"),
+        (set_final(settled=5), "the warehouse says 5 settled"),
         (set_final(after=0.25), "counted and 0.25 after"),
     ],
 )
@@ -142,7 +143,7 @@ def test_a_monitor_that_stood_still(tmp_path: Path) -> None:
     world.edit_duplicates = lambda frame: frame.filter(pl.col("final") | (pl.col("before") == 0))
     finding = duplicates(world, tmp_path)
     assert finding.verdict == "violation"
-    assert "the monitor last told 0.000% before" in finding.summary
+    assert "and 0.0 before as the monitor told it last, and it should be" in finding.summary
 
 
 def test_a_monitor_that_told_nothing_is_no_proof(tmp_path: Path) -> None:
