@@ -49,7 +49,7 @@ def until_drained(
     "cap"          600 s are over
     """
     begin = time.monotonic()
-    path = {hop.name for hop in pipeline.hops if hop.role == "path"}
+    path = {hop.name for hop in pipeline.hops if hop.role in ("path", "export")}
     lags: dict[str, int | None] = {}
     moved = begin  # healing counts as a movement
     restarts = _starts(history)
