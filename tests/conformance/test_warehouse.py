@@ -12,10 +12,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import grpc
 import polars as pl
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from google.cloud.bigtable_admin_v2.types import CreateTableRequest
 
 from harness import warehouse
 from harness.backends.process import Processes
@@ -24,8 +26,11 @@ from harness.provision import provision, provision_one
 from harness.run_folder import RunFolder
 from harness.services.bigquery import BigQueryServer, bigquery_tap, probe, select
 from harness.topology import BigQueryHop
+from pipelines_under_test.kappa import rows
+from pipelines_under_test.kappa.table import Table
 from pipelines_under_test.kappa.worker import Stopped
 from pipelines_under_test.warehouse.bigquery import SQL, Dataset
+from pipelines_under_test.warehouse.counts_export import written_since
 from pipelines_under_test.warehouse.pipeline import COUNTS, kappa_warehouse
 
 pytestmark = [pytest.mark.services, pytest.mark.longer]
@@ -115,10 +120,10 @@ def duplicates(dataset: Dataset, behind_ms: int = -(2**62)) -> dict[str, Any]:
 
 
 def test_duplicates_before_and_after(dataset: Dataset) -> None:
-    rows = [raw(str(i), i) for i in range(10)]
-    rows += [raw("again", 3), raw("again", 3)]  # published twice; and that export was repeated
-    rows += [raw("unreadable", None), raw("test", 77, country="ZZ"), raw("test again", 77, country="ZZ")]
-    dataset.append("raw", rows)
+    some = [raw(str(i), i) for i in range(10)]
+    some += [raw("again", 3), raw("again", 3)]  # published twice; and that export was repeated
+    some += [raw("unreadable", None), raw("test", 77, country="ZZ"), raw("test again", 77, country="ZZ")]
+    dataset.append("raw", some)
     dataset.append("counts", [cell(9, version=1), cell(12, version=3), cell(10, version=2)])  # one lands late
     dataset.append("counts", [cell(1, start=10, version=1, window_s=60)])
     found = duplicates(dataset)
@@ -200,9 +205,9 @@ def fill(dataset: Dataset, folder: Path) -> Path:
     return file
 
 
-def kinds(rows: list[Mapping[str, Any]]) -> dict[str, str]:
+def kinds(told: list[Mapping[str, Any]]) -> dict[str, str]:
     names = list(CASES)
-    return {names[int(row["key"].split("|")[0])]: row["kind"] for row in rows if row["dimension"] == "tweet"}
+    return {names[int(row["key"].split("|")[0])]: row["kind"] for row in told if row["dimension"] == "tweet"}
 
 
 def test_parity_of_every_kind(dataset: Dataset, tmp_path: Path) -> None:
@@ -257,8 +262,7 @@ def test_the_final_figures(server: BigQueryServer, dataset: Dataset, tmp_path: P
     told = pl.read_parquet(folder.warehouse("duplicates"))
     assert told["final"].to_list() == [False, True]
     assert told["messages"].to_list() == [asked["messages"]] * 2
-    rows = pl.read_parquet(folder.warehouse("parity")).to_dicts()
-    assert kinds(rows) == KINDS
+    assert kinds(pl.read_parquet(folder.warehouse("parity")).to_dicts()) == KINDS
 
 
 @pytest.mark.parametrize(
@@ -285,7 +289,7 @@ def test_sql_that_does_not_answer_leaves_nothing_to_judge_by(
 
 
 def test_the_taps_of_both_exports(server: BigQueryServer, dataset: Dataset) -> None:
-    rows = [raw("a", 1), raw("b", 1), raw("b", 1), raw("c", 2, event_id=f"{RUN}-0000-0000000001"), raw("d", None)]
+    some = [raw("a", 1), raw("b", 1), raw("b", 1), raw("c", 2, event_id=f"{RUN}-0000-0000000001"), raw("d", None)]
     hops = {hop.name: hop for hop in kappa_warehouse.hops if isinstance(hop, BigQueryHop)}
     taps = {
         name: bigquery_tap(hop, server, dataset.name, kappa_warehouse.cells, RUN, time.time)
@@ -293,7 +297,7 @@ def test_the_taps_of_both_exports(server: BigQueryServer, dataset: Dataset) -> N
     }
     for tap in taps.values():
         tap.start()
-    dataset.append("raw", rows)
+    dataset.append("raw", some)
     dataset.append("counts", [cell(1, version=1), cell(3, version=2), cell(5, dimension="author", version=1)])
     until = time.monotonic() + 20
     while time.monotonic() < until and not all(tap.warm() for tap in taps.values()):
@@ -315,6 +319,37 @@ def test_a_tap_of_a_table_that_is_not_there(server: BigQueryServer) -> None:
     tap = bigquery_tap(hop, server, "gauntlet.nobody", kappa_warehouse.cells, RUN, time.time)
     tap.start()
     assert tap.finish().frame.is_empty()
+
+
+# ------------------------------------------------------------------------------------------- reading what is durable
+
+
+def test_the_counts_export_reads_whole_rows_in_which_anything_was_written_since(bigtable_address: str) -> None:
+    name = f"projects/gauntlet/instances/gauntlet/tables/aggregates-{time.monotonic_ns()}"
+    parent, table_id = name.rsplit("/tables/", 1)
+    families = {family: {} for family in (rows.SEEN, rows.AGG)}
+    channel = grpc.insecure_channel(bigtable_address)
+    request = CreateTableRequest(parent=parent, table_id=table_id, table={"column_families": families})
+    channel.unary_unary("/google.bigtable.admin.v2.BigtableTableAdmin/CreateTable")(
+        CreateTableRequest.serialize(request), timeout=10
+    )
+    table = Table(bigtable_address, name, threading.Event(), LOG)
+
+    def add(key: str, *uuids: str) -> bytes:
+        row = rows.row_key("tweet", key, START)
+        table.add_seen({row: [(rows.seen_qualifier("like", u), rows.seen_value(5, u)) for u in uuids]})
+        return row
+
+    old, both = add("1", "a", "b"), add("2", "c")
+    time.sleep(0.05)
+    since = time.time()
+    assert {row.key for row in written_since(table, 0.0)} == {old, both}
+    assert written_since(table, since + 60) == []
+    time.sleep(0.05)
+    new = add("3", "d")
+    add("2", "e")
+    found = {row.key: len(row.cells) for row in written_since(table, since)}
+    assert found == {both: 2, new: 1}
 
 
 # ------------------------------------------------------------------------------------------------------ the client
