@@ -20,6 +20,7 @@ from harness.services.bigquery import QUERY_WITHIN_S, BigQueryServer, select
 from harness.store import DUPLICATES, PARITY
 from harness.topology import Warehouse
 
+_SUMS = "SELECT SUM(count), SUM(weight) FROM `{}`"
 #: Later than the end of any window, in epoch ms.
 EVER_MS = 2**62
 
@@ -52,7 +53,12 @@ def collect(
     def parity(client: Any) -> pl.DataFrame:
         load(client, f"{dataset}.{house.batch}", folder.batch)
         given = {"late_after_ms": late_after_ms, "closed_ms": EVER_MS}
-        return _frame(select(client, dataset, Path(house.parity).read_text(), given), PARITY, house.parity)
+        rows = select(client, dataset, Path(house.parity).read_text(), given)
+        # A load that a worker of the pipeline had under way when it was ended could have come after ours.
+        [[count, weight]] = [row.values() for row in select(client, dataset, _SUMS.format(house.batch))]
+        if (count or 0, weight or 0) != (truth := _sums(folder.batch)):
+            raise HarnessFault(f"{house.batch} holds {count} events of weight {weight}, and the batch truth {truth}")
+        return _frame(rows, PARITY, house.parity)
 
     with contextlib.closing(server.client()) as client:
         for name, ask in (("duplicates", duplicates), ("parity", parity)):
@@ -77,6 +83,12 @@ def load(client: Any, table: str, parquet: Path) -> None:
     rows = pl.scan_parquet(parquet).select(pl.len()).collect().item()
     if job.output_rows != rows:
         raise HarnessFault(f"{job.output_rows} of {rows} rows came into {table}")
+
+
+def _sums(parquet: Path) -> tuple[int, int]:
+    """(events, their weight) of the batch truth."""
+    count, weight = pl.read_parquet(parquet).select(pl.col("count").sum(), pl.col("weight").sum()).row(0)
+    return int(count), int(weight)
 
 
 def _frame(rows: list[Any], schema: dict[str, Any], asked: str) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from assertions.duplicate_rate import DuplicateRate
 from assertions.no_loss import NoLoss
 from assertions.warehouse_duplicates import WarehouseDuplicates
 from assertions.warehouse_parity import WarehouseParity
-from harness.store import CELL
+from harness.store import CELL, DamagedRun, SavedRun
 from harness.topology import UsageError
 
 Edit = Callable[[pl.DataFrame], pl.DataFrame]
@@ -217,6 +217,15 @@ def test_without_a_warehouse(tmp_path: Path, check: Callable[[World, Path], Find
         "inconclusive",
         "cannot say: the pipeline declares no warehouse",
     )
+
+
+@pytest.mark.parametrize("name", ["duplicates", "parity"])
+def test_an_answer_of_the_warehouse_that_was_changed_is_damage(tmp_path: Path, name: str) -> None:
+    run = WarehouseWorld().save(tmp_path)
+    file = run.folder.warehouse(name)
+    pl.read_parquet(file).head(1).write_parquet(file)
+    with pytest.raises(DamagedRun, match=f"{name}.parquet"):
+        SavedRun.load(run.path)
 
 
 # ------------------------------------------------------------------------------------------------------ parity
