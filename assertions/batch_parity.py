@@ -55,7 +55,7 @@ class BatchParity:
             raise NotObserved("the pipeline declares no batch truth")
         parts = not_certified(run, [run.source, run.sink])
         certified = not parts
-        frame = self._cells(run)
+        frame = kinds_of_cells(run)
         total = frame.height
         count = {kind: int((frame["kind"] == kind).sum()) for kind in ("exact", "explained", "wrong", "undecided")}
         if not run.settled().sets["must_arrive"] or not total:
@@ -93,35 +93,6 @@ class BatchParity:
         return finding(self.name, parts, passed, figures, self._examples(wrong))
 
     @staticmethod
-    def _cells(run: SavedRun) -> pl.DataFrame:
-        """Every cell with what each side holds and what kind it is of."""
-        batch = run.batch().rename({"count": "batch", "weight": "batch_weight"})
-        right_stream = (pl.col("excess") == 0) & (pl.col("residue") == 0)
-        right_batch = (pl.col("batch") == pl.col("expected") - pl.col("late_count")) & (
-            pl.col("batch_weight") == pl.col("expected_weight") - pl.col("late_weight")
-        )
-        frame = (
-            sink_cells.compared(run)
-            .join(batch, on=CELL, how="full", coalesce=True)
-            .with_columns(pl.selectors.integer().fill_null(0), pl.col("undecided").fill_null(False))
-            .with_columns(
-                stream_right=right_stream,
-                batch_right=right_batch,
-                agree=(pl.col("counted") == pl.col("batch")) & (pl.col("counted_weight") == pl.col("batch_weight")),
-            )
-        )
-        both = pl.col("stream_right") & pl.col("batch_right")
-        return frame.with_columns(
-            kind=pl.when(both & (pl.col("late_count") == 0))
-            .then(pl.lit("exact"))
-            .when(both)
-            .then(pl.lit("explained"))
-            .when(pl.col("undecided"))
-            .then(pl.lit("undecided"))
-            .otherwise(pl.lit("wrong"))
-        )
-
-    @staticmethod
     def _expected_parity(run: SavedRun) -> float:
         """Share of cells without a late event, over the whole plan and not only over what was sent."""
         settled = run.settled()
@@ -154,3 +125,32 @@ class BatchParity:
                 }
             )
         return examples
+
+
+def kinds_of_cells(run: SavedRun) -> pl.DataFrame:
+    """Every cell of either side with what each holds, and its `kind`: exact, explained, undecided or wrong."""
+    batch = run.batch().rename({"count": "batch", "weight": "batch_weight"})
+    right_stream = (pl.col("excess") == 0) & (pl.col("residue") == 0)
+    right_batch = (pl.col("batch") == pl.col("expected") - pl.col("late_count")) & (
+        pl.col("batch_weight") == pl.col("expected_weight") - pl.col("late_weight")
+    )
+    frame = (
+        sink_cells.compared(run)
+        .join(batch, on=CELL, how="full", coalesce=True)
+        .with_columns(pl.selectors.integer().fill_null(0), pl.col("undecided").fill_null(False))
+        .with_columns(
+            stream_right=right_stream,
+            batch_right=right_batch,
+            agree=(pl.col("counted") == pl.col("batch")) & (pl.col("counted_weight") == pl.col("batch_weight")),
+        )
+    )
+    both = pl.col("stream_right") & pl.col("batch_right")
+    return frame.with_columns(
+        kind=pl.when(both & (pl.col("late_count") == 0))
+        .then(pl.lit("exact"))
+        .when(both)
+        .then(pl.lit("explained"))
+        .when(pl.col("undecided"))
+        .then(pl.lit("undecided"))
+        .otherwise(pl.lit("wrong"))
+    )

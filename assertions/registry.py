@@ -21,6 +21,8 @@ from assertions.no_loss import NoLoss
 from assertions.recovery import Recovery
 from assertions.services_alive import ServicesAlive
 from assertions.taps_complete import TapsComplete
+from assertions.warehouse_duplicates import WarehouseDuplicates
+from assertions.warehouse_parity import WarehouseParity
 from harness.store import SavedRun
 from harness.topology import UsageError, unknown
 
@@ -37,7 +39,10 @@ GUARDS: tuple[Assertion, ...] = (
 )
 
 #: What a scenario may assert about a pipeline.
-JUDGEMENTS: tuple[type[Any], ...] = (NoLoss, DuplicateRate, BatchParity, Content, Latency, Recovery)
+JUDGEMENTS: tuple[type[Any], ...] = (
+    *(NoLoss, DuplicateRate, BatchParity, Content, Latency, Recovery),
+    *(WarehouseDuplicates, WarehouseParity),
+)
 
 #: Every assertion by its name.
 ASSERTIONS: dict[str, type[Any]] = {kind.name: kind for kind in (*JUDGEMENTS, *map(type, GUARDS))}  # type: ignore[attr-defined]

@@ -234,17 +234,29 @@ def links_of_worker(run: SavedRun, instance: str) -> list[str]:
     return [link["name"] for link in run.meta["pipeline"]["links"] if link["worker"] == instance]
 
 
+def _came(run: SavedRun, hop: str) -> pl.Series | None:
+    """When each message came to a hop, epoch ms; of counts, when each event was counted, or None where that is unseen."""
+    frame = run.hop(hop)
+    if "seen_ms" in frame.columns:
+        return frame["seen_ms"]
+    seen = run.sightings(hop)
+    return None if seen is None else seen["seen_ms"]
+
+
 def arrived(run: SavedRun, hop: str, start: float, end: float) -> int:
-    """Messages that a hop took in between two moments (epoch seconds)."""
-    seen = run.hop(hop)["seen_ms"]
+    """Messages that a hop took in between two moments (epoch seconds). Raises NotObserved where they are not seen."""
+    seen = _came(run, hop)
+    if seen is None:
+        raise NotObserved(f"when events came to {hop} cannot be seen")
     return int(seen.is_between(start * 1000, end * 1000).sum())
 
 
 def waiting_work(run: SavedRun, instance: str, start: float, end: float) -> int | None:
-    """Messages that arrived where a worker reads, between two moments; None if it does not declare where."""
+    """Messages that arrived where a worker reads, between two moments; None if it does not declare where, or what comes
+    there cannot be seen one by one."""
     for worker in run.meta["pipeline"]["workers"]:
         if worker["name"] == instance and worker.get("reads"):
-            return arrived(run, worker["reads"], start, end)
+            return None if _came(run, worker["reads"]) is None else arrived(run, worker["reads"], start, end)
     return None
 
 

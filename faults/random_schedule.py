@@ -292,12 +292,14 @@ def busy_links(pipeline: Pipeline) -> dict[str, bool]:
     A worker that declares neither where it reads nor where it writes may use any of its links for them.
     """
     path = {hop.name: hop.service for hop in pipeline.hops if hop.role != "dead-letter"}
+    exports = {hop.name for hop in pipeline.hops if hop.role == "export"}  # who only reads these may well be idle
     found = {}
     for link in pipeline.links():
         worker = pipeline.instances().get(link.worker)
         if worker is None:
             continue  # the load's own
-        reads, writes = _reads(worker, path), _writes(worker, path)
+        reads = [hop for hop in _reads(worker, path) if hop not in exports]
+        writes = _writes(worker, path)
         sends = link.service in {path[hop] for hop in writes}
         if sends or link.service in {path[hop] for hop in reads} or not (worker.reads or worker.writes):
             found[link.name] = sends

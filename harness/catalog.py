@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from assertions import batch_parity, content, duplicate_rate, latency, no_loss, recovery
+from assertions import (
+    batch_parity,
+    content,
+    duplicate_rate,
+    latency,
+    no_loss,
+    recovery,
+    warehouse_duplicates,
+    warehouse_parity,
+)
 from assertions.base import Assertion
 from assertions.registry import ASSERTIONS
 from faults import (
@@ -34,10 +43,11 @@ from pipelines_under_test.kappa.pipeline import kappa
 from pipelines_under_test.legacy.pipeline import legacy, legacy_1200, legacy_1600
 from pipelines_under_test.stock_beam.pipeline import stock_beam
 from pipelines_under_test.timed_dedup.pipeline import WINDOW_S, kappa_timed_dedup
+from pipelines_under_test.warehouse.pipeline import kappa_warehouse
 
 DEFAULT_SCENARIO = "kappa-under-fire"
 #: The pipelines that are here, mutants aside.
-OWN = (kappa, stock_beam, kappa_timed_dedup, legacy, legacy_1600, legacy_1200)
+OWN = (kappa, stock_beam, kappa_timed_dedup, kappa_warehouse, legacy, legacy_1600, legacy_1200)
 #: What the comparison of old and new runs, and what is known to be wrong with the old.
 OLD, NEW = legacy_1600, kappa
 KNOWN_OF_OLD = {"no_loss": "violation", "batch_parity": "violation"}
@@ -57,6 +67,8 @@ def claims(pipeline: Pipeline, parity: float = 0.95) -> list[Assertion]:
         found.append(duplicate_rate(pipeline.sink.name, most=0.0))
         if pipeline.batch is not None:
             found.append(batch_parity(least=parity))
+    if pipeline.warehouse is not None:
+        found += [warehouse_duplicates(), warehouse_parity(least=parity)]
     return [*found, latency(), recovery()]
 
 
@@ -224,6 +236,21 @@ def scenarios() -> dict[str, Scenario]:
             about="two converters and two aggregators, of which one comes and goes; few rows, which both write",
         ),
         Scenario(
+            "warehouse",
+            kappa_warehouse,
+            Steady(rate=800, seconds=16, tweets=300),
+            schedule(
+                lose_acks("converter->pubsub", pulse_ms=80, every_ms=400).at(2).lasting(3),
+                partition("raw-export->bigquery").at(6.5).lasting(2),
+                # An answer may take a second there: in short pulses the connection would end before it comes.
+                lose_acks("raw-export->bigquery", pulse_ms=1500, every_ms=1700).at(10).lasting(3.4),
+                kill("raw-export").at(14),
+            ),
+            _replace_duplicates(claims(kappa_warehouse), "published", least=0.001, most=1.0),
+            about="duplicates on purpose, and the exports to BigQuery cut off, unanswered and killed: its figures are the "
+            "ledger's all the same",
+        ),
+        Scenario(
             "broker-loss",
             kappa.brokers(kafka=3),
             Steady(rate=1000, seconds=12),
@@ -359,6 +386,8 @@ def fitted(base: Scenario, other: Pipeline) -> Scenario:
     same = all(a.params().get("hop", other.source.name) in hops for a in base.assertions)
     if other.batch is None or other.sink is None:
         same = same and all(a.name != "batch_parity" for a in base.assertions)
+    # A scenario without claims on the warehouse, on a pipeline that has one (or the other way round).
+    same = same and (other.warehouse is None) == (base.pipeline.warehouse is None)
     # What is known to be wrong is known of the scenario's own pipeline.
     return base.with_(pipeline=other, assertions=base.assertions if same else claims(other), expected={})
 

@@ -188,9 +188,12 @@ def _parser() -> argparse.ArgumentParser:
     soak.add_argument("--resume", type=Path, metavar="DIR", help="go on with the soak in this folder")
     soak.add_argument("--json", action="store_true", help="end with one JSON object on stdout; all else goes to stderr")
 
-    commands.add_parser(
-        "provision", help="find or fetch the real programs", description="Finds or fetches what runs need."
+    provision = commands.add_parser(
+        "provision",
+        help="find or fetch the real programs",
+        description="Finds or fetches what the runs of every pipeline need; with names: what only some pipelines need.",
     )
+    provision.add_argument("components", nargs="*", metavar="COMPONENT", help="bigquery: the emulator of BigQuery")
     commands.add_parser("doctor", help="what is installed and what is missing", description="Looks, fetches nothing.")
     images = commands.add_parser(
         "images", help="container images for --backend docker", description="Container images for --backend docker."
@@ -560,27 +563,37 @@ def _told_of_zoo(summary: dict[str, Any], table: Any, as_json: bool) -> int:
 
 
 def _provision(args: argparse.Namespace) -> int:
-    from harness.provision import provision
+    from harness.provision import BY_NEED, provision, provision_one
     from harness.provision.show import Shown
 
+    for name in args.components:
+        if name not in BY_NEED:
+            raise unknown("component to be had by name", name, BY_NEED, "components to be had by name")
+    notes: list[str] = []
     with Shown() as shown:
-        programs = provision(shown)
-    for name in ("kafka", "toxiproxy", "pubsub", "bigtable"):
-        program = getattr(programs, name)
+        if args.components:
+            found = {name: provision_one(name, shown) for name in args.components}
+        else:
+            programs = provision(shown)
+            found, notes = (
+                {n: getattr(programs, n) for n in ("kafka", "toxiproxy", "pubsub", "bigtable")},
+                programs.notes,
+            )
+    for name, program in found.items():
         print(f"{name:10} {program.version:22} {program.origin}")
-    for note in programs.notes:
+    for note in notes:
         print(f"note: {note}")
     return PASS
 
 
 def _images(args: argparse.Namespace) -> int:
     from harness.backends import docker, images
-    from harness.provision import provision, provision_redis
+    from harness.provision import provision, provision_one
     from harness.provision.show import Shown
 
     daemon = docker.client(600)
     with Shown() as shown:
-        programs = dataclasses.replace(provision(shown), redis=provision_redis(shown))
+        programs = dataclasses.replace(provision(shown), redis=provision_one("redis", shown))
     for name in images.build(daemon, programs, lambda text: print(f"  {text}", file=sys.stderr), args.base):
         print(name)
     return PASS

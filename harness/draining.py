@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from harness.history import History
-from harness.services.base import SinkTap, Tap
+from harness.services.base import PolledTap, SinkTap, Tap
 from harness.stack import Stack
 from harness.supervisor import Supervisor
 from harness.topology import Pipeline
@@ -49,7 +49,7 @@ def until_drained(
     "cap"          600 s are over
     """
     begin = time.monotonic()
-    path = {hop.name for hop in pipeline.hops if hop.role == "path"}
+    path = {hop.name for hop in pipeline.hops if hop.role in ("path", "export")}
     lags: dict[str, int | None] = {}
     moved = begin  # healing counts as a movement
     restarts = _starts(history)
@@ -75,12 +75,12 @@ def until_drained(
             # Reading a sink takes time from a pipeline that still has a backlog; what comes last is what waits for it.
             if quiet > AT_REST_S or not (any(lags.values()) or any(missing.get(hop) for hop in path)):
                 for tap in taps.values():
-                    if isinstance(tap, SinkTap):
+                    if isinstance(tap, PolledTap):
                         tap.hurry()
         down = supervisor.down()
         # A sink shows what it held when a reading began; one that began in the quiet's beginning says nothing of its end.
         unread = [
-            n for n, t in taps.items() if isinstance(t, SinkTap) and t.known_until() < still + pipeline.max_quiet_s
+            n for n, t in taps.items() if isinstance(t, PolledTap) and t.known_until() < still + pipeline.max_quiet_s
         ]
         read_up = all(lag == 0 for lag in lags.values()) and not down and not unread
         reason = ""
@@ -142,7 +142,8 @@ def _missing(pipeline: Pipeline, taps: Mapping[str, Tap], plan: Any) -> dict[str
     """How many of the events in the source log have not been seen at each hop yet, poison aside.
 
     A first answer for the wait only; the assertions judge by the saved run. At the sink, where only counts are seen, a
-    doubled event can stand for a missing one: then the quiet is what is waited for, as it is anyway.
+    doubled event can stand for a missing one: then the quiet is what is waited for, as it is anyway. An export is behind
+    until it holds as much.
     """
     from load.events import is_poison
 
@@ -155,8 +156,9 @@ def _missing(pipeline: Pipeline, taps: Mapping[str, Tap], plan: Any) -> dict[str
     due = sum(len(s) for p, s in by_producer.items() if p > 0) - poison
     missing = {}
     for hop in pipeline.hops:
-        if hop.role == "path":
+        counts = isinstance(taps[hop.name], SinkTap)
+        if hop.role == "path" or (hop.role == "export" and not counts):
             missing[hop.name] = max(0, due - taps[hop.name].distinct())
-        elif hop.role == "sink":
+        elif hop.role == "sink" or (hop.role == "export" and counts):
             missing[hop.name] = max(0, due + len(by_producer.get(0, ())) - taps[hop.name].distinct())
     return missing

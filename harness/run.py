@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -21,7 +22,7 @@ from typing import Any
 from assertions import attribution
 from assertions.base import Assertion
 from assertions.judge import judge
-from harness import draining, versions
+from harness import draining, versions, warehouse
 from harness.backends.base import Child, Exit
 from harness.backends.process import Processes
 from harness.errors import BackendGone, HarnessFault, NothingArrives, last_lines
@@ -180,7 +181,12 @@ class Run:
                     for instance, w in p.instances().items()
                 ],
                 "links": [{"name": x.name, "worker": x.worker, "service": x.service} for x in p.links()],
-                "hops": [{"name": h.name, "kind": h.kind, "role": h.role, "service": h.service} for h in p.hops],
+                "hops": [
+                    {"name": h.name, "kind": h.kind, "role": h.role, "service": h.service}
+                    | ({"counts": True} if h.role == "export" and getattr(h, "counts", False) else {})
+                    for h in p.hops
+                ],
+                **({"warehouse": dataclasses.asdict(p.warehouse)} if p.warehouse is not None else {}),
                 "cells": [
                     {"dimension": c.dimension, "key": list(c.key), "windows_s": list(c.windows_s)} for c in p.cells
                 ],
@@ -402,7 +408,7 @@ class Run:
         if self.deployed is None:
             self.supervisor.stop_all(but={hop.worker for hop in self.pipeline.hops_of_workers()})
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            batch = pool.submit(self._batch)
+            batch = pool.submit(self._truths)
             results = {hop: pool.submit(tap.finish) for hop, tap in self.taps.items()}
             for hop, future in results.items():
                 self._save(hop, future.result())
@@ -421,6 +427,19 @@ class Run:
             if result.appearances is not None:
                 result.appearances.write_parquet(self.folder.appearances(hop))
         self.history.add("tap", hop=hop, certified=result.certified, reason=result.reason, figures=result.figures)
+
+    def _truths(self) -> None:
+        """The batch truth, and what the warehouse makes of it."""
+        self._batch()
+        house = self.pipeline.warehouse
+        if house is not None:
+            server: Any = next(s for s in self.stack.servers.values() if house.dataset in s.names(self.tag))
+
+            def trouble(text: str) -> None:
+                self.history.add("error", text=text)
+
+            name, late_after_s = self.names[house.dataset], self.pipeline.late_after_s
+            warehouse.collect(house, server, name, late_after_s, self.folder, trouble)
 
     def _batch(self) -> None:
         batch = self.pipeline.batch

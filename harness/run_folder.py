@@ -77,6 +77,10 @@ class RunFolder:
         return self.path / "batch.parquet"
 
     @property
+    def warehouse_folder(self) -> Path:
+        return self.path / "warehouse"
+
+    @property
     def links(self) -> Path:
         return self.path / "links.parquet"
 
@@ -128,6 +132,10 @@ class RunFolder:
 
     def appearances(self, sink: str) -> Path:
         return self.path / "hops" / f"{sink}.appeared.parquet"
+
+    def warehouse(self, name: str) -> Path:
+        """What the warehouse answered at the end: "duplicates" or "parity"."""
+        return self.warehouse_folder / f"{name}.parquet"
 
     def worker_log(self, name: str) -> Path:
         """The log of a worker's process, or of a service."""
@@ -186,7 +194,8 @@ def write_manifest(folder: Path, paths: Iterable[Path]) -> None:
 
 def _evidence_files(folder: Path) -> list[Path]:
     found = [folder / "run.json", folder / "history.jsonl"]
-    found += sorted(folder.glob("*.bin")) + sorted(folder.glob("*.parquet")) + sorted(folder.glob("hops/*.parquet"))
+    for pattern in ("*.bin", "*.parquet", "hops/*.parquet", "warehouse/*.parquet"):
+        found += sorted(folder.glob(pattern))
     return [path for path in found if path.is_file()]
 
 

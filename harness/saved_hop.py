@@ -19,6 +19,8 @@ from harness.topology import CONTENT_FIELDS
 PIECE = 1 << 18
 #: Message ids that lie further apart than so many times their number are compared as texts.
 _SPARSE = 16
+#: Columns in which a value may be missing.
+_MAY_LACK = ("raw", "created_ms", "before", "after")
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class SavedFile:
             frame = frame.cast({k: v for k, v in known.items() if k in frame.columns}, strict=True)
         except pl.exceptions.PolarsError as error:
             raise DamagedRun(f"{self.path}: a column is not of its type: {str(error).splitlines()[0]}") from error
-        holes = [c for c in self._schema if c not in ("raw", "created_ms") and c in frame and frame[c].null_count()]
+        holes = [c for c in self._schema if c not in _MAY_LACK and c in frame and frame[c].null_count()]
         if holes:
             raise DamagedRun(f"{self.path}: the column(s) {', '.join(holes)} have empty values.")
         return frame

@@ -70,6 +70,8 @@ class Scenario:
             hop = assertion.params().get("hop")
             if hop is not None:
                 self.pipeline.hop(hop)
+            if assertion.name.startswith("warehouse_") and self.pipeline.warehouse is None:
+                raise UsageError(f"{self.name}: {assertion.name} needs a pipeline that declares a warehouse.")
         if self.pipeline.encode is not None:
             load_encoder(self.pipeline.encode, self.load.share_poison)
         self._parity_is_possible()
@@ -80,17 +82,17 @@ class Scenario:
         from load.events import expected_parity
 
         for assertion in self.assertions:
-            if assertion.name != "batch_parity":
+            if assertion.name not in ("batch_parity", "warehouse_parity"):
                 continue
             if self.pipeline.sink is None or self.pipeline.batch is None:
-                raise UsageError(f"{self.name}: batch_parity needs a pipeline with a sink and a batch truth.")
+                raise UsageError(f"{self.name}: {assertion.name} needs a pipeline with a sink and a batch truth.")
             least = assertion.params()["least"]
             likely = expected_parity(
                 self.load, self.seed, self.pipeline.cells, self.pipeline.late_after_s, users=self.users
             )
             if likely < least:
                 raise UsageError(
-                    f"{self.name}: batch_parity of at least {least:.1%} cannot be reached: with "
+                    f"{self.name}: {assertion.name} of at least {least:.1%} cannot be reached: with "
                     f"{self.load.share_late:.2%} late events this load makes {likely:.1%} of the cells exact. "
                     "Lower the bound or the share."
                 )

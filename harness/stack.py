@@ -21,9 +21,11 @@ from typing import Any
 from harness.backends.base import Child, Exit, Site
 from harness.backends.leftovers import Leftovers
 from harness.errors import HarnessFault, StartFailed, last_lines
-from harness.services import bigtable, files, http, kafka, pubsub, redis, sqlite
+from harness.services import bigquery, bigtable, files, http, kafka, pubsub, redis, sqlite
 from harness.services.base import Server, SinkTap, Tap
 from harness.topology import (
+    BigQuery,
+    BigQueryHop,
     Bigtable,
     BigtableHop,
     Files,
@@ -43,7 +45,7 @@ from harness.topology import (
 from harness.toxiproxy import ToxiproxyServer
 
 #: What asks a service of a kind whether it answers; all others speak gRPC.
-_PROBES = {"kafka": kafka.probe, "redis": redis.probe}
+_PROBES = {"kafka": kafka.probe, "redis": redis.probe, "bigquery": bigquery.probe}
 
 #: (event kind, fields) -> None: how a stack tells the run that uses it what happened to its services.
 Tell = Callable[..., Any]
@@ -92,6 +94,8 @@ class Stack:
             return bigtable.BigtableServer(service, self.site, self._exited)
         if isinstance(service, Redis):
             return redis.RedisServer(service, self.site, self._exited)
+        if isinstance(service, BigQuery):
+            return bigquery.BigQueryServer(service, self.site, self._exited)
         if isinstance(service, Sqlite):
             return sqlite.SqliteServer(service, self.site.folder)  # type: ignore[return-value]
         if isinstance(service, Files):
@@ -279,7 +283,7 @@ class Stack:
         return next(link for link in self.links if link.name == name)
 
     def names(self, run: str) -> dict[str, str]:
-        """The run's own name of every topic, subscription, table and database."""
+        """The run's own name of every topic, subscription, table, dataset and database."""
         found: dict[str, str] = {}
         for server in self.servers.values():
             found |= server.names(run)
@@ -316,6 +320,8 @@ class Stack:
             return pubsub.PubSubTap(hop, server, names[hop.topic], run, now_ms)
         if isinstance(hop, BigtableHop) and isinstance(server, bigtable.BigtableServer):
             return bigtable.bigtable_tap(hop, server, names[hop.table], pipeline.cells, now)
+        if isinstance(hop, BigQueryHop) and isinstance(server, bigquery.BigQueryServer):
+            return bigquery.bigquery_tap(hop, server, names[hop.dataset], pipeline.cells, run, now)
         if isinstance(hop, SqliteHop) and isinstance(server, sqlite.SqliteServer):
             return sqlite.sqlite_tap(hop, names[hop.database], pipeline.cells, now)
         raise UsageError(f"The hop {hop.name!r} is of a kind that does not fit its service {hop.service!r}.")

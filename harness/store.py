@@ -70,6 +70,31 @@ COMMITS = {
     "partition": pl.Int32,
     "offset": pl.Int64,
 }
+#: The series of the duplicate monitor, and last what the warehouse said when all was over (`final`).
+DUPLICATES = {
+    "at_ms": pl.Int64,
+    "messages": pl.Int64,
+    "events": pl.Int64,
+    "before": pl.Float64,
+    "settled": pl.Int64,
+    "counted": pl.Int64,
+    "after": pl.Float64,
+    "final": pl.Boolean,
+}
+#: What the parity query said of each cell.
+PARITY = {
+    "dimension": pl.String,
+    "key": pl.String,
+    "window_s": pl.Int32,
+    "window_start_ms": pl.Int64,
+    "stream": pl.Int64,
+    "stream_weight": pl.Int64,
+    "batch": pl.Int64,
+    "batch_weight": pl.Int64,
+    "late": pl.Int64,
+    "late_weight": pl.Int64,
+    "kind": pl.String,
+}
 
 
 T = TypeVar("T")
@@ -210,9 +235,13 @@ class SavedRun:
         if name not in self.hops:
             raise unknown("hop", name, self.hops)
         hop = self.hops[name]
-        own = _PUBSUB if hop["kind"] == "pubsub" else _KAFKA
-        schema = _CELLS if hop["role"] == "sink" else {**own, **_RECORD}
+        own = _KAFKA if hop["kind"] == "kafka" else _PUBSUB
+        schema = _CELLS if self.counts(name) else {**own, **_RECORD}
         return self._stored(self.folder.hop(name), schema, f"the hop {name!r}")
+
+    def counts(self, name: str) -> bool:
+        """Whether a hop shows counts by cell, and not single messages."""
+        return self.hops[name]["role"] == "sink" or bool(self.hops[name].get("counts"))
 
     def certified(self, hop: str) -> tuple[bool, str]:
         """Whether the tap of a hop saw all that was there, and if not, why. No record of it means no."""
@@ -310,12 +339,13 @@ class SavedRun:
 
     # -- cells -------------------------------------------------------------------------------------------------
 
-    def cells(self) -> pl.DataFrame:
-        """What the sink counted, a row a cell in no order, without the warm-up: cells of the warm-up alone are removed,
-        its expected share of a cell that it has in common with the load is subtracted."""
-        if self.sink is None:
+    def cells(self, hop: str | None = None) -> pl.DataFrame:
+        """What a hop of counts (the sink) counted, a row a cell in no order, without the warm-up: cells of the warm-up
+        alone are removed, its expected share of a cell that it has in common with the load is subtracted."""
+        name = hop or self.sink
+        if name is None:
             raise NotObserved("the pipeline declares no sink")
-        return self.once("cells", lambda: self._without_warmup(self.hop(str(self.sink))))
+        return self.once(("cells", name), lambda: self._without_warmup(self.hop(name)))
 
     def batch(self) -> pl.DataFrame:
         """The batch truth, a row a cell in no order, without the warm-up."""
@@ -325,6 +355,27 @@ class SavedRun:
             return self._without_warmup(frame, late=True)
 
         return self.once("batch", make)
+
+    @property
+    def warehouse(self) -> dict[str, Any]:
+        """What the pipeline declares of its warehouse."""
+        found = self.pipeline.get("warehouse")
+        if found is None:
+            raise NotObserved("the pipeline declares no warehouse")
+        return dict(found)
+
+    def warehouse_duplicates(self) -> pl.DataFrame:
+        """The series of the duplicate monitor, by time, and last what the warehouse said when all was over (`final`)."""
+        frame = self._frame(
+            self._stored(self.folder.warehouse("duplicates"), DUPLICATES, "what the warehouse says of duplicates")
+        )
+        return frame.sort("final", "at_ms")
+
+    def warehouse_parity(self) -> pl.DataFrame:
+        """What the warehouse's parity query said of each cell, in no order, without the cells of the warm-up."""
+        frame = self._frame(self._stored(self.folder.warehouse("parity"), PARITY, "what the warehouse says of parity"))
+        warm = self._warmup_cells().join(self.expected(), on=CELL, how="anti")
+        return frame.join(warm, on=CELL, how="anti")
 
     def expected(self) -> pl.DataFrame:
         """What the sink must hold, from the generator: dimension, key, window_s, window_start_ms, count, weight,

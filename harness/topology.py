@@ -12,6 +12,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 
@@ -85,6 +86,20 @@ class Bigtable(Service):
 
 
 @dataclass(frozen=True)
+class BigQuery(Service):
+    """Google BigQuery, or its emulator. `datasets`: names; the tables in them are the pipeline's own to make. All in
+    memory.
+
+    `{name}` of a dataset stands for "project.dataset". A worker's variable holds `host:port` of an emulator, to be asked
+    in plain text without credentials; of the real service its URL.
+    """
+
+    kind: str = "bigquery"
+    durable: bool = False
+    datasets: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Sqlite(Service):
     """A database file in the run's work folder; `databases`: names. No network, so no link and no fault on one."""
 
@@ -126,7 +141,7 @@ class Worker:
     `command` is started without a shell, in a process group of its own; the word `{python}` stands for the
     interpreter that runs the harness. `uses` maps an environment variable to a service: the variable will hold
     `host:port` of this worker's own proxy to that service (its link). `env` holds further variables; in their values
-    `{name}` stands for the run's own name of a declared topic, subscription, table, database, prefix, folder or
+    `{name}` stands for the run's own name of a declared topic, subscription, table, dataset, database, prefix, folder or
     consumer group.
     `reads` and `writes` name hops: they say what waits for the worker and what it has done. `group` names the Kafka
     consumer group whose lag tells whether the worker is done. `image` is the container image in which the Docker
@@ -178,7 +193,7 @@ def link_of(proxy: str) -> str:
 # -------------------------------------------------------------------------------------------------------- hops
 
 #: What a hop can be in a pipeline; see `Hop`.
-ROLES = ("source", "path", "sink", "dead-letter")
+ROLES = ("source", "path", "sink", "dead-letter", "export")
 
 #: The fields of an event's content, in their canonical names; a hop's `content` function returns these.
 CONTENT_FIELDS: dict[str, type] = {
@@ -197,8 +212,9 @@ CONTENT_FIELDS: dict[str, type] = {
 class Hop:
     """A place where events can be seen on their way.
 
-    `role`: "source" (what load writes), "path" (every event passes here), "sink" (the last hop: counts), or
-    "dead-letter" (poison must end here, nothing else may).
+    `role`: "source" (what load writes), "path" (every event passes here), "sink" (the last hop: counts), "dead-letter"
+    (poison must end here, nothing else may), or "export" (a copy of another hop, beside the path: it is waited for and
+    read, and judged by the assertions of the warehouse).
     """
 
     name: str
@@ -323,7 +339,26 @@ class HttpHop(Hop):
         return "http"
 
 
-# ------------------------------------------------------------------------------------------- cells, batch, pipeline
+@dataclass(frozen=True)
+class BigQueryHop(Hop):
+    """What a query over the tables of a BigQuery dataset shows, in standard SQL.
+
+    Of single messages it selects message_id and event_id (text), created_ms (of the message) and seen_ms (when it came
+    into the table), each message once, in epoch ms. Of counts (`counts`) it selects dimension, key (the values joined by
+    "|"), window_s, window_start_ms, count and weight.
+    """
+
+    dataset: str = ""
+    query: str = ""
+    counts: bool = False
+    role: str = "export"
+
+    @property
+    def kind(self) -> str:
+        return "bigquery"
+
+
+# -------------------------------------------------------------------------------- cells, batch, warehouse, pipeline
 
 
 @dataclass(frozen=True)
@@ -351,10 +386,37 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Warehouse:
+    """What a pipeline exports to BigQuery for analytics, and the SQL that says there how it does.
+
+    dataset     of the BigQuery service; the SQL names tables without it
+    messages    the hop that the raw export copies, and the BigQueryHop that is its copy
+    counts      the same of the export of counts: the sink, and its copy
+    duplicates  a file of SQL that selects one row: messages, events (of `messages`, distinct), before (the duplicate rate
+                of these), settled (those of the events that are compared), counted (the same by `counts`), after
+                ((counted - settled) / settled). It gets @behind_ms: only windows are compared that ended so long before
+                the newest message; in the end all are.
+    series      the table to which the pipeline itself appends the same, with its time in epoch ms, `at_ms`
+    batch       the table into which the harness loads the batch truth for the file `parity`
+    parity      a file of SQL that selects a row for each cell of either side: dimension, key, window_s, window_start_ms,
+                stream, stream_weight, batch, batch_weight, late, late_weight, kind (exact, explained, wrong). It gets
+                @late_after_ms, and @closed_ms: only windows that ended by then are compared.
+    """
+
+    dataset: str
+    messages: tuple[str, str]
+    counts: tuple[str, str]
+    duplicates: str
+    parity: str
+    series: str = "duplicates"
+    batch: str = "batch"
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """A pipeline under test. See docs/bring-your-own-pipeline.md for a walk through every field.
 
-    `encode` turns generated events into the bytes of the pipeline's own source form ("module:function"; None: the
+    `warehouse` says what it exports to BigQuery, if it does. `encode` turns generated events into the bytes of the pipeline's own source form ("module:function"; None: the
     form of `load.events`). `max_quiet_s` is the longest wait that the pipeline declares for itself (redelivery
     deadline, session timeout, retry cap). `late_after_s` is L of the batch truth: an event is late for a window if
     its intended send time is more than L after the window's end. `leaves_out_late`: the pipeline declares that its sink
@@ -367,6 +429,7 @@ class Pipeline:
     hops: Sequence[Hop]
     cells: Sequence[Cells] = ()
     batch: Batch | None = None
+    warehouse: Warehouse | None = None
     encode: str | None = None
     max_quiet_s: float = 12.0
     late_after_s: float = 5.0
@@ -495,14 +558,21 @@ class Pipeline:
                 self._check_http(hop)
                 continue
             self.service(hop.service)
-            resource = getattr(hop, "topic", "") or getattr(hop, "table", "") or getattr(hop, "database", "")
+            resource = next((r for a in _ONE for r in [getattr(hop, a, "")] if r), "")
             owned = _resources_of(self.service(hop.service))
             if resource not in owned:
-                plural = f"topics, tables and databases of {hop.service}"
-                raise unknown(f"topic, table or database of {hop.service}", resource, owned, plural)
-            if hop.role == "sink" and getattr(hop, "cells", None) is None:
+                plural = f"topics, tables, datasets and databases of {hop.service}"
+                raise unknown(f"topic, table, dataset or database of {hop.service}", resource, owned, plural)
+            if isinstance(hop, BigQueryHop) != (hop.role == "export") and hop.role in ("source", "export"):
+                raise UsageError(
+                    f"{self.name}: the hop {hop.name!r} cannot be of the role {hop.role!r}: an export is a "
+                    "BigQueryHop, and the source is none."
+                )
+            if isinstance(hop, BigQueryHop) and not hop.query:
+                raise UsageError(f"{self.name}: the hop {hop.name!r} needs a `query`, which says what its table holds.")
+            if hop.role == "sink" and getattr(hop, "cells", None) is None and not getattr(hop, "counts", False):
                 raise UsageError(f"{self.name}: the sink {hop.name!r} needs `cells`: how a row shows its counts.")
-            if hop.role != "sink" and getattr(hop, "event_id", None) is None:
+            if hop.role != "sink" and not isinstance(hop, BigQueryHop) and getattr(hop, "event_id", None) is None:
                 raise UsageError(f"{self.name}: the hop {hop.name!r} needs `event_id`: how a record shows its id.")
         for worker in self.workers:
             if worker.replicas < 1:
@@ -515,6 +585,7 @@ class Pipeline:
             self._check_program(f"the worker {worker.name!r}", worker)
         if self.batch is not None:
             self._check_program("the batch truth", self.batch)
+        self._check_warehouse()
         self._check_names()
         for cells in self.cells:
             for key in cells.key:
@@ -562,6 +633,29 @@ class Pipeline:
                 if name not in known:
                     raise unknown(f"{', '.join(RESOURCES.values())} or group", name, known, _EVERYTHING)
 
+    def _check_warehouse(self) -> None:
+        house = self.warehouse
+        if house is None:
+            return
+        datasets = [d for s in self.services if isinstance(s, BigQuery) for d in s.datasets]
+        if house.dataset not in datasets:
+            raise unknown("dataset", house.dataset, datasets)
+        for original, copy in (house.messages, house.counts):
+            self.hop(original)
+            if self.hop(copy).role != "export":
+                raise UsageError(
+                    f"{self.name}: the warehouse needs an export for a copy of {original!r}, not {copy!r}."
+                )
+        if (
+            self.sink is None
+            or house.counts[0] != self.sink.name
+            or not getattr(self.hop(house.counts[1]), "counts", False)
+        ):
+            raise UsageError(f"{self.name}: the warehouse's counts must be the sink, and a copy of counts.")
+        for file in (house.duplicates, house.parity):
+            if not Path(file).is_file():
+                raise UsageError(f"{self.name}: there is no file {file} with the warehouse's SQL.")
+
     def _check_names(self) -> None:
         """Names that would stand for two things: in an `env`, or in a run's logs and links."""
         names = self.resources()
@@ -592,11 +686,14 @@ RESOURCES = {
     "topics": "topic",
     "subscriptions": "subscription",
     "tables": "table",
+    "datasets": "dataset",
     "databases": "database",
     "prefixes": "prefix",
     "folders": "folder",
 }
 _EVERYTHING = f"{', '.join(RESOURCES)} and groups"
+#: Attributes of hops that name one of these.
+_ONE = ("topic", "table", "dataset", "database")
 #: Of services without an address: how that is told, and what has a path there.
 _PATHS = {"sqlite": ("SQLite has", "database"), "files": ("folders have", "folder")}
 

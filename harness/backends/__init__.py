@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from faults.base import Fault
 from harness.backends.base import Site
 from harness.backends.process import Processes
 from harness.topology import Pipeline, UsageError
-
-if TYPE_CHECKING:
-    from harness.provision import Programs
 
 NAMES = ("auto", "process", "docker", "external")
 
@@ -49,19 +46,21 @@ class ProcessBackend:
         self.notes = list(self._programs.notes)
         self._numbers = itertools.count(1)
 
+    def fetch_programs(self, pipeline: Pipeline) -> None:
+        """What this pipeline needs beside the programs of every other."""
+        from harness.provision import BY_NEED, provision_one
+        from harness.provision.show import Shown
+
+        for name in BY_NEED:
+            if any(s.kind == name for s in pipeline.services) and getattr(self._programs, name) is None:
+                with Shown() as shown:
+                    self._programs = dataclasses.replace(self._programs, **{name: provision_one(name, shown)})
+
     def site(self, pipeline: Pipeline) -> Site:
         from harness.backends.process_site import ProcessSite
 
         folder = self._processes.temp / f"stack-{next(self._numbers)}"
-        return ProcessSite(pipeline, self._programs_of(pipeline), self._processes, folder)
-
-    def _programs_of(self, pipeline: Pipeline) -> Programs:
-        """Those of every pipeline, and what this one needs beside them."""
-        from harness.provision import provision_redis
-
-        if self._programs.redis is None and any(s.kind == "redis" for s in pipeline.services):
-            self._programs = dataclasses.replace(self._programs, redis=provision_redis())
-        return self._programs
+        return ProcessSite(pipeline, self._programs, self._processes, folder)
 
     def refuses(self, fault: Fault, pipeline: Pipeline) -> str:
         return ""
@@ -113,6 +112,8 @@ class Backends:
         made = self._made[name]
         if isinstance(made, docker.DockerBackend):
             made.fetch_images(pipeline)
+        elif isinstance(made, ProcessBackend):
+            made.fetch_programs(pipeline)
         return made
 
     def _external(self, endpoints: Path) -> Backend:

@@ -43,6 +43,7 @@ class DockerSite:
 
     name = "docker"
     existing: Mapping[str, str] = {}
+    projects: Mapping[str, str] = {}
 
     def __init__(self, pipeline: Pipeline, images: Images, containers: Containers, folder: Path) -> None:
         self.folder, self.children = folder, containers

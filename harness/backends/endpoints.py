@@ -7,11 +7,16 @@
     upstream = "kafka.staging.example:9102" # what Toxiproxy dials
     port = 21002                            # the listener advertises 127.0.0.1:21002, where the worker finds the proxy
 
+    [bigquery]
+    address = "https://bigquery.googleapis.com"    # or "host:port" of an emulator
+    project = "my-project"                         # where the run makes its datasets
+
 docs/external.md walks through it.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.topology import Pipeline, UsageError, unknown
+
+_URL = re.compile(r"https?://[^/\s]+/?")
 
 
 @dataclass(frozen=True)
@@ -31,10 +38,12 @@ class Listener:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A service that is there already, at "host:port", in plain text. `links`: link -> the listener of its own."""
+    """A service that is there already, at "host:port", in plain text, or at a URL. `links`: link -> the listener of its
+    own; `project`: of Google Cloud."""
 
     address: str
     links: Mapping[str, Listener] = field(default_factory=dict)
+    project: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,17 @@ class Endpoints:
                     f"{self.path} knows one address of it. Services that are there already keep their brokers to "
                     "themselves: declare Kafka without `brokers`."
                 )
+            if networked[name].kind == "bigquery":
+                if not endpoint.project:
+                    raise UsageError(
+                        f"{self.path} does not say in which project of BigQuery {name} a run may make its datasets. Add to "
+                        f'[{name}]: project = "my-project"'
+                    )
+            elif endpoint.project or "://" in endpoint.address:
+                raise UsageError(
+                    f"{self.path}: [{name}]: only BigQuery has a project and may be at a URL; {networked[name].kind} needs "
+                    'address = "host:port".'
+                )
             links = [link.name for link in pipeline.links() if link.service == name]
             for link in endpoint.links:
                 if link not in links:
@@ -84,24 +104,31 @@ class Endpoints:
                     )
 
     def open_links(self, pipeline: Pipeline) -> dict[str, str]:
-        """Links whose client Kafka leads past the proxy, since they have no listener of their own: link -> service."""
+        """Links that go past their proxy: link -> service. Kafka leads the client of one that has no listener of its own
+        on to another address, and the real BigQuery is asked by its URL."""
         kafka = {s.name for s in pipeline.services if s.kind == "kafka"}
         return {
             link.name: link.service
             for link in pipeline.links()
-            if link.service in kafka and link.name not in self.services[link.service].links
+            if (link.service in kafka and link.name not in self.services[link.service].links)
+            or "://" in self.services[link.service].address
         }
 
 
 def _endpoint(path: Path, name: str, table: Any) -> Endpoint:
     where = f"{path}: [{name}]"
-    _only(where, table, ("address", "links"))
+    _only(where, table, ("address", "links", "project"))
     links = table.get("links", {})
     if not isinstance(links, dict):
         raise UsageError(f'{where}: links are tables, such as [{name}.links."worker->{name}"].')
+    project = table.get("project", "")
+    if not isinstance(project, str):
+        raise UsageError(f"{where}: project must be the name of a project of Google Cloud, not {project!r}.")
+    address = table.get("address")
     return Endpoint(
-        _address(where, "address", table.get("address")),
+        address if isinstance(address, str) and _URL.fullmatch(address) else _address(where, "address", address),
         {link: _listener(f'{path}: [{name}.links."{link}"]', listener) for link, listener in links.items()},
+        project,
     )
 
 

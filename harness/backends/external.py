@@ -8,6 +8,7 @@ refused with the reason before anything starts.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import socket
 from collections.abc import Callable, Sequence
@@ -26,11 +27,11 @@ class ExternalBackend:
     name = "external"
 
     def __init__(self, processes: Processes, endpoints: Endpoints) -> None:
-        from harness.provision import provision_toxiproxy
+        from harness.provision import provision_one
         from harness.provision.show import Shown
 
         with Shown() as shown:
-            self._toxiproxy = provision_toxiproxy(shown)
+            self._toxiproxy = provision_one("toxiproxy", shown)
         self._processes, self._endpoints = processes, endpoints
         self.where = f"as processes, on the services of {endpoints.path}"
         self.notes: list[str] = []
@@ -49,6 +50,8 @@ class ExternalBackend:
         opened = self._endpoints.open_links(pipeline)
         if fault.acts_on == "link":
             link = next((link for link in targets if link in opened), None)
+            if link is not None and "://" in self._endpoints.services[opened[link]].address:
+                return f"{opened[link]} is asked by its URL, by TLS and past the proxy"
             if link is not None:
                 return (
                     f"{opened[link]} leads the client of {link} on to an address of its own, past the proxy; give the "
@@ -83,6 +86,10 @@ class ExternalSite(LocalSite):
         super().__init__(pipeline, toxiproxy, processes, folder, fixed)
         self._endpoints = endpoints
         self.existing = {name: e.address for name, e in endpoints.services.items()}
+        self.projects = {name: e.project for name, e in endpoints.services.items() if e.project}
+        for link, service in endpoints.open_links(pipeline).items():
+            if "://" in self.existing[service]:
+                self.doors[link] = dataclasses.replace(self.doors[link], client=self.existing[service])
 
     def port(self, process: str, what: str) -> Port:
         endpoint = self._endpoints.services.get(process)

@@ -19,6 +19,7 @@ class ProcessSite(LocalSite):
 
     name = "process"
     existing: Mapping[str, str] = {}
+    projects: Mapping[str, str] = {}
 
     def __init__(
         self,

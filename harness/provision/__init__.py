@@ -3,7 +3,7 @@
     programs = provision(progress)          # harness.provision.Programs
     programs.toxiproxy.start_args("127.0.0.1", 8474)
 
-Redis, which only some pipelines have, by `provision_redis`.
+What only some pipelines need (`BY_NEED`) is got one by one, by `provision_one`.
 
 Each component is looked for in this order: an explicit path in the environment; the PATH or an installed Google Cloud
 SDK; the cache; an official release; a build through the Go module proxy. What was fetched is checked and cached, and
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from harness.provision import bigtable, go_build, kafka, pubsub, redis, toxiproxy
+from harness.provision import bigquery, bigtable, go_build, hadoop, kafka, pubsub, redis, toxiproxy
 from harness.provision.programs import (
     Attempt,
     KafkaProgram,
@@ -30,6 +30,7 @@ from harness.provision.programs import (
 from harness.provision.search import Search, silent
 
 __all__ = [
+    "BY_NEED",
     "Attempt",
     "KafkaProgram",
     "Program",
@@ -38,14 +39,13 @@ __all__ = [
     "ProvisionError",
     "SeveralMissing",
     "provision",
-    "provision_redis",
-    "provision_toxiproxy",
+    "provision_one",
 ]
 
 #: Each module's `look` finds what is there (or None), its `fetch` gets it; both raise ProvisionError.
 _COMPONENTS: dict[str, Any] = {"kafka": kafka, "toxiproxy": toxiproxy, "bigtable": bigtable, "pubsub": pubsub}
-#: What only some pipelines need.
-_BY_NEED: dict[str, Any] = {"redis": redis}
+#: What only some pipelines need, or who asks for it.
+BY_NEED: dict[str, Any] = {"bigquery": bigquery, "redis": redis, "hadoop": hadoop}
 
 
 def provision(progress: Progress = silent, env: Mapping[str, str] | None = None) -> Programs:
@@ -63,20 +63,13 @@ def provision(progress: Progress = silent, env: Mapping[str, str] | None = None)
     return Programs(**found, notes=notes)
 
 
-def provision_toxiproxy(progress: Progress = silent, env: Mapping[str, str] | None = None) -> Program:
-    """Toxiproxy alone, for runs on services that are there already. As `provision`."""
-    program: Program = _found(["toxiproxy"], Search(env, progress))["toxiproxy"]
-    return program
-
-
-def provision_redis(progress: Progress = silent, env: Mapping[str, str] | None = None) -> Program:
-    """Redis alone, for pipelines that have one. As `provision`."""
-    program: Program = _found(["redis"], Search(env, progress))["redis"]
-    return program
+def provision_one(name: str, progress: Progress = silent, env: Mapping[str, str] | None = None) -> Any:
+    """One component alone: Toxiproxy for runs on services that are there already, or one of `BY_NEED`. As `provision`."""
+    return _found([name], Search(env, progress))[name]
 
 
 def _found(names: list[str], search: Search) -> dict[str, Any]:
-    modules = _COMPONENTS | _BY_NEED
+    modules = _COMPONENTS | BY_NEED
     found, errors = _each({name: partial(modules[name].look, search) for name in names})
     missing = [name for name in names if found.get(name) is None and name not in errors]
     if missing:
@@ -106,7 +99,7 @@ def _fetch_all(names: list[str], search: Search) -> tuple[dict[str, Any], dict[s
     search.children  # noqa: B018  made here, in one thread
     pool = ThreadPoolExecutor(len(names), "provision")
     try:
-        jobs = {name: pool.submit((_COMPONENTS | _BY_NEED)[name].fetch, search) for name in names}
+        jobs = {name: pool.submit((_COMPONENTS | BY_NEED)[name].fetch, search) for name in names}
         return _each({name: job.result for name, job in jobs.items()})
     except BaseException:
         search.cancel()

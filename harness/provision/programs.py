@@ -58,12 +58,14 @@ class KafkaProgram:
 class Programs:
     """Everything that a stack of plain processes is made of. `notes` say what a run must tell about them.
 
-    `redis` only for a pipeline that has one."""
+    None: only some pipelines need it, and none has so far (`harness.provision.BY_NEED`).
+    """
 
     kafka: KafkaProgram
     toxiproxy: Program
     bigtable: Program
     pubsub: Program
+    bigquery: Program | None = None
     redis: Program | None = None
     notes: list[str] = field(default_factory=list)
 

@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from harness.report import words
-from harness.report.readings import Axis, Fault, Floats, Lane, Latency, Rates, Stage
+from harness.report.readings import Axis, Duplicates, Fault, Floats, Lane, Latency, Rates, Stage
 
 #: Name of a size (as the CSS knows it) -> width in pixels. Paper takes the middle one.
 WIDTHS = {"wide": 1072, "middle": 680, "narrow": 360}
@@ -307,10 +307,7 @@ def latency_plot(latency: Latency, faults: Sequence[Fault], width: int, narrow: 
             share = math.log10(max(value, low) / low) / math.log10(high / low)
             return bottom - share * (bottom - top)
     else:
-        power = 10.0 ** math.floor(math.log10(max(most, 0.1) / 4))
-        step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power * 4.5 >= most)
-        high = step * math.ceil(max(most, 0.1) / step)
-        marks = [step * n for n in range(round(high / step) + 1)]
+        high, marks = _even_marks(max(most, 0.1))
 
         def at(value: float) -> float:
             return bottom - value / high * (bottom - top)
@@ -325,6 +322,46 @@ def latency_plot(latency: Latency, faults: Sequence[Fault], width: int, narrow: 
     drawing.line(left, bottom, right, bottom, "base")
     label = f"Latency to {latency.hop} over time: median, p99 and largest, with the fault windows shaded"
     return drawing.svg(bottom + 22, label)
+
+
+def duplicates_plot(told: Duplicates, faults: Sequence[Fault], width: int, narrow: bool) -> Markup:
+    """The duplicate rate before and after deduplication, as the warehouse's monitor told it, in percent."""
+    drawing = _Drawing(width)
+    left, right = (46.0, width - 6.0) if narrow else (52.0, width - 8.0)
+    end = float(told.times[-1])
+    span = _Span(min(-1.0, float(told.times[0])), end, left, right)
+    top = _fault_strip(drawing, span, faults, 0) + 6
+    bottom = top + (110 if narrow else 140)
+    _time_axis(drawing, span, top, bottom)
+    _shade(drawing, span, faults, top, bottom, numbers=True)
+    values = [np.maximum(rates, 0) * 100 for rates in (told.before, told.after)]
+    high, marks = _even_marks(max(0.5, *(float(np.nanmax(v)) for v in values if np.isfinite(v).any()), 0.5))
+
+    def at(value: float) -> float:
+        return bottom - value / high * (bottom - top)
+
+    for mark in marks:
+        drawing.line(left, at(mark), right, at(mark), "grid")
+        drawing.text(left - 5, at(mark) + 4, f"{mark:g} %", "t dim num", "end")
+    for rates, class_ in zip(values, ("line p50", "line p99"), strict=True):
+        path = ""
+        for t, value in zip(told.times, rates, strict=True):
+            if np.isfinite(value):
+                x, y = _short(span.x(float(t))), _short(at(float(value)))
+                path += f"H{x}V{y}" if path else f"M{x} {y}"
+        if path:
+            drawing.add("path", d=path, class_=class_)
+    drawing.line(left, bottom, right, bottom, "base")
+    label = "Duplicate rate before and after deduplication by the warehouse, over time, with the fault windows shaded"
+    return drawing.svg(bottom + 22, label)
+
+
+def _even_marks(most: float) -> tuple[float, list[float]]:
+    """(the end of a linear axis from 0 that holds `most`, its four or five marks)"""
+    power = 10.0 ** math.floor(math.log10(most / 4))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power * 4.5 >= most)
+    high = step * math.ceil(most / step)
+    return high, [step * n for n in range(round(high / step) + 1)]
 
 
 def _outer(value: float, up: bool) -> float:

@@ -240,6 +240,7 @@ class _Page:
             ("counts", "Counts by hop", self._counts),
             ("rates", "Rate at each hop", self._rates),
             ("latency", "Latency", self._latency),
+            ("warehouse", "Warehouse", self._warehouse),
             ("attribution", "Where and why", self._attribution),
             ("findings", "Findings", self._findings),
             ("faults", "Fault evidence", self._faults),
@@ -463,6 +464,45 @@ class _Page:
             "missing": [
                 f"{words.clean(name)} is left out: {words.clean(why)}" for name, why in latency.missing.items()
             ],
+        }
+
+    def _warehouse(self) -> dict[str, Any] | None:
+        """The series of duplicates and what the parity query found; none where the pipeline has no warehouse."""
+        if not _at(self.meta, "pipeline", "warehouse"):
+            return None
+        told = readings.duplicates(self.run, self.zero()[0])
+        drawn = [f for f in self.faults() if f.start is not None]
+        figures = {
+            name: next((f.get("figures") or {} for f in self.findings if f.get("assertion") == name), {})
+            for name in ("warehouse_duplicates", "warehouse_parity")
+        }
+        ours, parity = _at(figures["warehouse_duplicates"], "ledger", default={}), figures["warehouse_parity"]
+        names = ("messages", "events", "before", "settled", "counted", "after")
+        sides = {"by the warehouse": told.last, "by the harness": ours}
+        rows = [
+            [side, *(words.scalar(name, values[name]) if values.get(name) is not None else "" for name in names)]
+            for side, values in sides.items()
+        ]
+        kinds = [("exact", "Match exactly"), ("explained", "Explained by late events"), ("wrong", "Wrong")]
+        cells = parity.get("cells")
+        return {
+            "faults": bool(drawn),
+            "plot": charts.sizes(lambda width, narrow: charts.duplicates_plot(told, drawn, width, narrow)),
+            "asked": f"{len(told.times):,}",
+            "table": Table(
+                "At the end: duplicates, and the rates before and after deduplication",
+                [Head(""), *(Head(words.label(name), True) for name in names)],
+                rows,
+            ),
+            "parity": Table(
+                "Cells of the stream against the batch output, by the parity query",
+                [Head("Cells"), Head("Number", True), Head("Share", True)],
+                [
+                    [name, f"{parity[kind]:,}", words.percent(parity[kind] / cells)]
+                    for kind, name in kinds
+                    if cells and parity.get(kind) is not None
+                ],
+            ),
         }
 
     # -- findings and faults --------------------------------------------------------------------------------------

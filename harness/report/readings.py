@@ -192,7 +192,7 @@ def rates(
     for hop in hops:
         name = str(hop["name"])
         try:
-            if hop.get("role") == "sink":
+            if of_counts(hop):
                 seen = run.sightings(name)
                 if seen is not None and seen.height:
                     first = seen.group_by("producer", "sequence").agg(pl.col("seen_ms").min())
@@ -246,9 +246,15 @@ _KINDS = {
     "kafka": "Kafka topic",
     "pubsub": "Pub/Sub topic",
     "bigtable": "Bigtable table",
+    "bigquery": "BigQuery table",
     "sqlite": "SQLite table",
     "http": "answers of a worker",
 }
+
+
+def of_counts(hop: Mapping[str, Any]) -> bool:
+    """Whether it shows counts by cell, and not single messages."""
+    return hop.get("role") == "sink" or bool(hop.get("counts"))
 
 
 def kind_of(hop: Mapping[str, Any]) -> str:
@@ -317,7 +323,7 @@ def counts(run: SavedRun, hops: Iterable[Mapping[str, Any]]) -> list[Counted]:
         if not certified:
             notes.append(f"tap not certified: {why}")
         try:
-            if hop.get("role") == "sink":
+            if of_counts(hop):
                 found += _sink_counts(run, hop, certified, notes)
             else:
                 found.append(_hop_counts(run, hop, certified, notes))
@@ -367,7 +373,7 @@ def _sink_counts(run: SavedRun, hop: Mapping[str, Any], certified: bool, notes: 
     name, about = str(hop["name"]), kind_of(hop)
     by = ["dimension", "window_s"]
     try:
-        both = run.cells().join(run.expected(), on=CELL, how="full", coalesce=True, suffix="_expected")
+        both = run.cells(name).join(run.expected(), on=CELL, how="full", coalesce=True, suffix="_expected")
         both = both.with_columns(pl.col("count").fill_null(0), pl.col("count_expected").fill_null(0))
         more = pl.col("count") - pl.col("count_expected")
         # A lost and a doubled event of one cell leave its count right; the weights tell.
@@ -457,7 +463,9 @@ class Latency:
 
 def latency(run: SavedRun, hops: Iterable[Mapping[str, Any]], axis: Axis) -> Latency:
     """Latency counts from when an event was due, so that a stall of the load or of Kafka shows too."""
-    roles = {str(h["name"]): str(h.get("role")) for h in hops if h.get("name")}
+    hops = [h for h in hops if h.get("name")]
+    roles = {str(h["name"]): str(h.get("role")) for h in hops}
+    counting = {str(h["name"]) for h in hops if of_counts(h)}
     source = next((name for name, role in roles.items() if role == "source"), None)
     if source is None:
         raise Absent("No hop has the role of the source, so nothing says when an event was due.")
@@ -474,7 +482,7 @@ def latency(run: SavedRun, hops: Iterable[Mapping[str, Any]], axis: Axis) -> Lat
         if role == "dead-letter":
             continue
         try:
-            seen = run.sightings(name) if role == "sink" else run.hop(name)
+            seen = run.sightings(name) if name in counting else run.hop(name)
             if seen is None and (dated := run.appearances(name)) is not None:
                 seen, _ = dated
             if seen is None:
@@ -496,7 +504,7 @@ def latency(run: SavedRun, hops: Iterable[Mapping[str, Any]], axis: Axis) -> Lat
         took = np.maximum(first["seen_ms"].to_numpy() - when, 0.0)
         p50, p95, p99 = (float(v) for v in np.percentile(took, [50, 95, 99]))
         found.append(HopLatency(name, len(took), p50, p95, p99, float(took.max())))
-        if role != "source" or last is None:
+        if role not in ("source", "export") or last is None:
             last = (name, when / 1000 - axis.t0, took)
     if last is None:
         raise Absent("No hop shows when it saw single events." + "".join(f" {n}: {w}" for n, w in missing.items()))
@@ -515,6 +523,27 @@ def latency(run: SavedRun, hops: Iterable[Mapping[str, Any]], axis: Axis) -> Lat
 
 
 # -------------------------------------------------------------------------------------------------- lifetimes
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """The series of the warehouse's duplicate monitor: seconds after the time zero, and the rates then (nan: of nothing)."""
+
+    times: Floats
+    before: Floats
+    after: Floats
+    last: Mapping[str, Any]
+
+
+def duplicates(run: SavedRun, t0: float) -> Duplicates:
+    """Raises Absent where the monitor told nothing. `last`: the final figures."""
+    told = run.warehouse_duplicates()
+    series = told.filter(~pl.col("final"))
+    if not series.height or series.height == told.height:
+        raise Absent("The duplicate monitor told nothing.")
+    times = series["at_ms"].to_numpy() / 1000 - t0
+    rates = [series[name].to_numpy().astype(float) for name in ("before", "after")]
+    return Duplicates(times, rates[0], rates[1], told.row(-1, named=True))
 
 
 @dataclass(frozen=True)

@@ -136,9 +136,70 @@ class SinkReading:
         self.cells, self.sightings = cells, sightings
 
 
-class SinkTap:
-    """Polls a sink of counts. Reading all of it costs more the more it holds, so it rests `rests` times as long, and
+class PolledTap:
+    """The tap of what can only be read as a whole. That costs more the more there is, so it rests `rests` times as long, and
     `rests_s` at least.
+
+    Whoever derives one says in `_look` how much there is now, and in `finish` what there was in the end.
+    """
+
+    def __init__(self, hop: str, rests_s: float = 1.0, rests: float = 8.0) -> None:
+        self.hop = hop
+        self._rests_s, self._rests = rests_s, rests
+        self._counted = 0
+        self._moved = time.monotonic()
+        self._known_until = 0.0
+        self._error: str | None = None
+        self._hurry = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name=f"tap-{hop}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def hurry(self) -> None:
+        """From now on, the present rest included, rest only as long as a reading takes: somebody waits for the result."""
+        self._hurry.set()
+
+    def _look(self) -> int:
+        """A number that changes whenever something came; 0: nothing yet."""
+        raise NotImplementedError
+
+    def _poll(self) -> None:
+        while not self._stop.is_set():
+            start = time.monotonic()
+            try:
+                counted = self._look()
+                self._known_until = start
+                if counted != self._counted:
+                    self._counted, self._moved = counted, time.monotonic()
+            except Exception as error:  # the final reading decides; until then it is only progress
+                self._error = f"It cannot be read: {error!r}."
+            took = time.monotonic() - start
+            if self._counted == 0:
+                self._stop.wait(max(0.05, took))
+            elif self._hurry.is_set():
+                self._stop.wait(max(0.2, took))
+            else:
+                self._hurry.wait(max(self._rests_s, self._rests * took))
+
+    def trouble(self) -> str:
+        return self._error or ""
+
+    def last_moved(self) -> float:
+        return self._moved
+
+    def known_until(self) -> float:
+        """When the last reading that succeeded began, in seconds of the monotonic clock: what came later is unseen."""
+        return self._known_until
+
+    def abandon(self) -> None:
+        self._stop.set()
+        self._hurry.set()
+
+
+class SinkTap(PolledTap):
+    """Polls a sink of counts.
 
     `glance` reads the cells alone, if that is cheaper than `read`: for all readings but those at the end. `dates`: it
     tells when each cell appeared, for a sink that does not show single events.
@@ -155,20 +216,12 @@ class SinkTap:
         rests: float = 8.0,
         dates: bool = False,
     ) -> None:
-        self.hop = hop
-        self._read, self._glance, self._now = read, glance or read, now
+        super().__init__(hop, rests_s, rests)
+        self._read, self._glance, self._now, self._dates = read, glance or read, now, dates
         first = cells[0]
         self._first = (first.dimension, first.windows_s[0])
-        self._rests_s, self._rests, self._dates = rests_s, rests, dates
         #: (key, window's start) of the first dimension and window -> when a reading that first showed it ended, ms
         self._appeared: dict[tuple[tuple[str, ...], int], float] = {}
-        self._counted = 0
-        self._moved = time.monotonic()
-        self._known_until = 0.0
-        self._error: str | None = None
-        self._hurry = threading.Event()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name=f"tap-{hop}", daemon=True)
         #: what was counted before, and is left out
         self._before = self._summed(SinkReading([], None))
         self._counted_before = 0
@@ -182,33 +235,12 @@ class SinkTap:
         if not self._before.equals(self._summed(self._read())):
             raise HarnessFault(f"{self.hop} does not stand still: two readings one after the other differ")
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def hurry(self) -> None:
-        """From now on, the present rest included, rest only as long as a reading takes: somebody waits for the result."""
-        self._hurry.set()
-
-    def _poll(self) -> None:
-        while not self._stop.is_set():
-            start = time.monotonic()
-            try:
-                cells = self._glance().cells
-                counted = self._total(cells)
-                self._note(cells)
-                self._error = self._strange(cells) if not counted else None
-                self._known_until = start
-                if counted != self._counted:
-                    self._counted, self._moved = counted, time.monotonic()
-            except Exception as error:  # the final reading decides; until then it is only progress
-                self._error = f"It cannot be read: {error!r}."
-            took = time.monotonic() - start
-            if self._counted == 0:
-                self._stop.wait(0.05)
-            elif self._hurry.is_set():
-                self._stop.wait(max(0.2, took))
-            else:
-                self._hurry.wait(max(self._rests_s, self._rests * took))
+    def _look(self) -> int:
+        cells = self._glance().cells
+        counted = self._total(cells)
+        self._note(cells)
+        self._error = self._strange(cells) if not counted else None
+        return counted
 
     def _note(self, cells: Iterable[CountedCell]) -> None:
         seen_ms = self._now() * 1000
@@ -229,9 +261,6 @@ class SinkTap:
             return None
         return f"Its rows show cells of {sorted(found)}, and none of the first that is declared, {self._first}."
 
-    def trouble(self) -> str:
-        return self._error or ""
-
     def count(self) -> int:
         """Events counted in the first dimension and window, those of the warm-up included."""
         return self._counted
@@ -240,13 +269,6 @@ class SinkTap:
 
     def warm(self) -> bool:
         return self._counted > 0
-
-    def last_moved(self) -> float:
-        return self._moved
-
-    def known_until(self) -> float:
-        """When the last reading that succeeded began, in seconds of the monotonic clock: what came later is unseen."""
-        return self._known_until
 
     def finish(self) -> SinkResult:
         """Reads once more, after the workers were stopped. Two readings that differ are no census."""
@@ -291,10 +313,6 @@ class SinkTap:
             "seen_ms": pl.Float64,
         }
         return pl.DataFrame(rows, schema=schema, orient="row").sort("seen_ms", maintain_order=True)
-
-    def abandon(self) -> None:
-        self._stop.set()
-        self._hurry.set()
 
     @staticmethod
     def _summed(reading: SinkReading) -> pl.DataFrame:

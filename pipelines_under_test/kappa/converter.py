@@ -120,6 +120,7 @@ class Converter:
             attributes={
                 "uuid": self.uuid(event),
                 "source": f"{record.topic()}/{record.partition()}/{record.offset()}",
+                "created_at_ms": str(record.timestamp()[1]),
                 "converter": self.name,
                 "converted_at_ms": str(now_ms),
             },

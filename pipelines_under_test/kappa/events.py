@@ -6,7 +6,7 @@ intermediate  nested JSON, ids as text, the engagement as an upper-case action:
               {"id", "tweet": {"id", "author"}, "actor": {"id", "client", "country"}, "action", "w", "ts": {"ms"}}
 message       the data of a Pub/Sub message, flat JSON again with the names of the serving side:
               {"event_id", "tweet", "author", "user", "type", "weight", "at_ms", "client", "country"}; the UUID that
-              deduplication goes by is its attribute `uuid`
+              deduplication goes by is its attribute `uuid`, and `created_at_ms` the time of the source record
 
 Whatever does not fit raises `Poison` with a reason that is short, stable and fit for a header.
 """

@@ -175,11 +175,20 @@ class Sink:
         }
         self._producer = Producer(config)
 
-    def write(self, topic: str, value: bytes | None, key: bytes | None = None, headers: Headers | None = None) -> None:
-        """Queues one record; `settle` says whether it arrived. Raises Fatal."""
+    def write(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: Headers | None = None,
+        created_ms: int = 0,
+    ) -> None:
+        """Queues one record (0: created now); `settle` says whether it arrived. Raises Fatal."""
         while True:
             try:
-                self._producer.produce(topic, value, key, headers=headers, on_delivery=self._on_delivery)
+                self._producer.produce(
+                    topic, value, key, headers=headers, timestamp=created_ms, on_delivery=self._on_delivery
+                )
                 return
             except BufferError:
                 self._producer.poll(0.05)

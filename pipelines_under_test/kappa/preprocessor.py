@@ -59,8 +59,9 @@ class Preprocessor:
         except events.Poison as poison:
             self.refuse(record, str(poison))
             return
-        # The key keeps the events of one tweet in order.
-        self.sink.write(self.intermediate, self.remapped(event), str(event.tweet_id).encode())
+        # The key keeps the events of one tweet in order; what follows from a record is as old as that is.
+        key, created_ms = str(event.tweet_id).encode(), max(0, record.timestamp()[1])
+        self.sink.write(self.intermediate, self.remapped(event), key, created_ms=created_ms)
 
     def remapped(self, event: events.Event) -> bytes:
         return events.to_intermediate(event)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from pipelines_under_test.kappa import aggregator
-from pipelines_under_test.kappa.subscription import Received, Subscription
+from pipelines_under_test.kappa.pulling import Received, Subscription
 
 
 class EagerSubscription(Subscription):

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from pipelines_under_test.kappa import aggregator
-from pipelines_under_test.kappa.subscription import Subscription, pull_once
+from pipelines_under_test.kappa.pulling import Subscription, pull_once
 
 
 class SpinningSubscription(Subscription):

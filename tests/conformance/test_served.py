@@ -17,7 +17,7 @@ from staging import Staging
 from faults import kill_service
 from harness.backends import docker
 from harness.backends.process import Ports, Processes
-from harness.provision import provision_redis
+from harness.provision import provision_one
 from harness.services.base import SinkTap
 from harness.services.http import healthy, http_tap
 from harness.session import Session
@@ -253,7 +253,7 @@ def test_a_redis_that_was_there_is_asked_swept_and_never_killed(
     tag, other = uuid.uuid4().hex[:8], uuid.uuid4().hex[:8]
     processes, ports = Processes(), Ports()
     port = ports.take()
-    processes.spawn(provision_redis().start_args("127.0.0.1", port), tmp_path / "redis.log", cwd=tmp_path)
+    processes.spawn(provision_one("redis").start_args("127.0.0.1", port), tmp_path / "redis.log", cwd=tmp_path)
     endpoints = tmp_path / "endpoints.toml"
     kafka = stagings("shared").kafka.direct
     endpoints.write_text(f'[kafka]\naddress = "{kafka}"\n[redis]\naddress = "127.0.0.1:{port}"\n')

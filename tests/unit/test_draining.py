@@ -18,6 +18,7 @@ from harness.topology import CountedCell, Pipeline
 from load.events import Plan
 from load.profiles import Steady
 from pipelines_under_test.kappa.pipeline import kappa
+from pipelines_under_test.warehouse.pipeline import kappa_warehouse
 
 PLAN = Plan(Steady(rate=100, seconds=1, share_poison=0.0), 7, 1, 1_790_000_000_000, "1a2b3c4d")
 
@@ -73,6 +74,25 @@ def test_it_waits_out_the_quiet_although_all_has_been_seen(tmp_path: Path, monke
     reason, record, took = drained(tmp_path, monkeypatch, quiet=0.8)
     assert (reason, record["missing"]) == ("drained", {})
     assert took >= 0.8
+
+
+def test_an_export_that_is_behind_is_waited_for(tmp_path: Path) -> None:
+    class Export(SinkTap):
+        def distinct(self) -> int:
+            return 101
+
+        count = distinct
+
+    cells = kappa_warehouse.cells
+    taps: Any = {h.name: Tap(100) for h in kappa_warehouse.hops} | {"aggregates": Tap(102), "raw": Tap(97)}
+    taps["counts"] = Export("counts", lambda: SinkReading([], None), cells, time.time)
+    assert draining._missing(kappa_warehouse, taps, PLAN) == {
+        "intermediate": 0,
+        "published": 0,
+        "aggregates": 0,
+        "raw": 3,  # of the load
+        "counts": 1,  # the warm-up is among them
+    }
 
 
 def test_what_is_missing_after_twice_the_quiet_is_not_coming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

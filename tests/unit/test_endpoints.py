@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from faults import partition
 from harness.backends import Backends
 from harness.backends.endpoints import Endpoint, Endpoints, Listener
+from harness.backends.external import ExternalBackend, ExternalSite
+from harness.provision.programs import Program
+from harness.services.bigquery import BigQueryServer
 from harness.topology import UsageError
 from pipelines_under_test.kappa.pipeline import kappa
+from pipelines_under_test.warehouse.pipeline import kappa_warehouse
 
 WHOLE = """
 [kafka]
@@ -82,6 +88,65 @@ def test_what_is_wrong_is_told(tmp_path: Path, was: str, becomes: str, told: str
     assert was in WHOLE
     with pytest.raises(UsageError, match=told):
         read(tmp_path, WHOLE.replace(was, becomes, 1)).check(kappa)
+
+
+GOOGLE = """
+[bigquery]
+address = "https://bigquery.googleapis.com"
+project = "my-project"
+"""
+
+
+def test_the_real_bigquery_is_a_url_and_a_project(tmp_path: Path) -> None:
+    found = read(tmp_path, WHOLE + GOOGLE)
+    found.check(kappa_warehouse)
+    assert found.services["bigquery"] == Endpoint("https://bigquery.googleapis.com", project="my-project")
+    opened = found.open_links(kappa_warehouse)
+    assert {link for link, service in opened.items() if service == "bigquery"} == {
+        f"{worker}->bigquery" for worker in ("raw-export", "counts-export", "monitor", "parity")
+    }
+    emulator = read(tmp_path, WHOLE + GOOGLE.replace("https://bigquery.googleapis.com", "10.0.0.7:9050"))
+    assert "bigquery" not in emulator.open_links(kappa_warehouse).values()
+
+
+def test_workers_find_the_real_bigquery_past_their_proxies(tmp_path: Path) -> None:
+    processes: Any = None
+    program = Program("toxiproxy", "2.12.0", ("toxiproxy-server",), "test")
+    endpoints = read(tmp_path, WHOLE + GOOGLE)
+    site = ExternalSite(kappa_warehouse, program, processes, tmp_path, endpoints)
+    assert site.doors["raw-export->bigquery"].client == "https://bigquery.googleapis.com"
+    assert site.doors["raw-export->pubsub"].client.startswith("127.0.0.1:")
+    server = BigQueryServer(kappa_warehouse.service("bigquery"), site, lambda name, how: None)  # type: ignore[arg-type]
+    assert server.names("1a2b3c4d") == {"warehouse": "my-project.warehouse_1a2b3c4d"}
+    assert server.upstreams(kappa_warehouse.link("monitor->bigquery")) == ["bigquery.googleapis.com:443"]
+    site.close()
+
+
+def test_faults_on_a_link_past_its_proxy_are_refused(tmp_path: Path) -> None:
+    backend = object.__new__(ExternalBackend)
+    backend._endpoints = read(tmp_path, WHOLE + GOOGLE)
+    told = backend.refuses(partition("raw-export->bigquery"), kappa_warehouse)
+    assert told == "bigquery is asked by its URL, by TLS and past the proxy"
+    assert backend.refuses(partition("raw-export->pubsub"), kappa_warehouse) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (WHOLE, "does not say where the service 'bigquery' of kappa-warehouse is"),
+        (WHOLE + GOOGLE.replace('project = "my-project"', ""), "does not say in which project of BigQuery"),
+        (WHOLE + GOOGLE.replace('"my-project"', "7"), "project must be the name of a project of Google Cloud, not 7"),
+        (WHOLE + GOOGLE.replace("https://bigquery", "https:// bigquery"), 'address must be "host:port", not'),
+        (
+            WHOLE.replace("10.0.0.7:8085", "https://pubsub.googleapis.com") + GOOGLE,
+            "only BigQuery has a project and may be at a URL; pubsub needs",
+        ),
+        (WHOLE.replace('10.0.0.7:8086"', '10.0.0.7:8086"\nproject = "p"') + GOOGLE, "only BigQuery has a project"),
+    ],
+)
+def test_what_is_wrong_about_bigquery_is_told(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        read(tmp_path, text).check(kappa_warehouse)
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from harness.backends import Backends, images
 from harness.backends.docker import cannot_hold
 from harness.topology import UsageError
 from pipelines_under_test.kappa.pipeline import kappa
+from pipelines_under_test.warehouse.pipeline import kappa_warehouse
 
 
 class Daemon:
@@ -109,6 +110,9 @@ def test_what_is_missing_is_known_without_a_pull() -> None:
 def test_which_pipelines_can_live_in_containers() -> None:
     assert cannot_hold(kappa) == ""
     assert "is a file on this machine" in cannot_hold(orders)
+    assert cannot_hold(kappa_warehouse) == (
+        "bigquery of kappa-warehouse is BigQuery, of whose emulator there is no image."
+    )
     own = dataclasses.replace(kappa.workers[0], command=["./mine"])
     pipeline = dataclasses.replace(kappa, workers=[own, *kappa.workers[1:]])
     assert cannot_hold(pipeline) == "The worker preprocessor of kappa declares no image."

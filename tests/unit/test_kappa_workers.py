@@ -49,6 +49,9 @@ class FakeRecord:
     def offset(self) -> int:
         return self._offset
 
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1_790_000_000_000
+
 
 class Diary:
     """Stands for sink, source and publisher at once, and writes down what was asked of it."""
@@ -62,8 +65,10 @@ class Diary:
             raise Fatal(what)
         self.entries.append((what, *rest))
 
-    def write(self, topic: str, value: bytes, key: bytes | None = None, headers: Any = None) -> None:
-        self._note("write", topic, value, headers)
+    def write(
+        self, topic: str, value: bytes, key: bytes | None = None, headers: Any = None, created_ms: int = 0
+    ) -> None:
+        self._note("write", topic, value, headers, created_ms)
 
     def settle(self) -> None:
         self._note("settle")
@@ -128,6 +133,12 @@ def test_the_preprocessor_commits_only_after_everything_was_acknowledged() -> No
     assert diary.said() == ["write", "write", "settle", "commit"]
 
 
+def test_what_follows_from_a_record_is_as_old_as_it_is() -> None:
+    diary = Diary()
+    preprocessor(diary).step([FakeRecord(SOURCE, 4)])
+    assert diary.entries[0][-1] == 1_790_000_000_000
+
+
 @pytest.mark.parametrize("broken", ["write", "settle"])
 def test_the_preprocessor_does_not_commit_what_was_not_written(broken: str) -> None:
     diary = Diary(broken)
@@ -139,7 +150,7 @@ def test_the_preprocessor_does_not_commit_what_was_not_written(broken: str) -> N
 def test_poison_goes_to_the_dead_letters_with_reason_origin_and_its_own_bytes() -> None:
     diary = Diary()
     preprocessor(diary).step([FakeRecord(SOURCE[:50], 17)])
-    _, topic, value, headers = diary.entries[0]
+    _, topic, value, headers, _ = diary.entries[0]
     assert (topic, value) == ("dead", SOURCE[:50])
     assert headers == {"reason": b"not JSON", "worker": b"pre-1", "topic": b"topic", "partition": b"3", "offset": b"17"}
 
@@ -178,6 +189,7 @@ def test_a_message_carries_the_uuid_of_its_event_and_where_it_comes_from() -> No
     assert dict(message.attributes) == {
         "uuid": events.uuid_of(EVENT.event_id),
         "source": "topic/3/9",
+        "created_at_ms": "1790000000000",
         "converter": "con-1",
         "converted_at_ms": "1790000000123",
     }

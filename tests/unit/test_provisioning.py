@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.provision import hadoop, kafka, provision, redis, toxiproxy
+from harness.provision import bigquery, hadoop, kafka, provision, provision_one, redis, toxiproxy
 from harness.provision.cache import Cache, Damaged, Made
 from harness.provision.doctor import doctor, render
 from harness.provision.download import Downloads, Refused
@@ -339,6 +340,49 @@ def test_hadoop_that_is_not_to_be_had_says_what_was_tried(tmp_path: Path) -> Non
     with pytest.raises(ProvisionError, match="GAUNTLET_OFFLINE forbids it") as missing:
         hadoop.fetch(search)
     assert "GAUNTLET_HADOOP" in str(missing.value)
+
+
+# ------------------------------------------------------------------------------------------- what only some need
+
+
+def test_what_only_some_pipelines_need_is_pinned_and_not_fetched_with_the_rest(tmp_path: Path) -> None:
+    assert "bqemulator==1.4.0" in bigquery.pins()
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.!+-]+", pin) for pin in bigquery.pins())
+    with pytest.raises(ProvisionError) as all_of_them:
+        provision(env=env(tmp_path))
+    assert "bigquery" not in str(all_of_them.value)
+
+
+def test_offline_the_emulator_of_bigquery_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ProvisionError, match="bigquery is missing") as missing:
+        provision_one("bigquery", env=env(tmp_path))
+    told = str(missing.value)
+    for word in ("cache", "not there", "pip: GAUNTLET_OFFLINE forbids it", "GAUNTLET_BIGQUERY_EMULATOR"):
+        assert word in told, word
+
+
+def test_an_environment_of_ones_own_with_the_emulator(tmp_path: Path) -> None:
+    own = tmp_path / "venv"
+    own.mkdir()
+    script(own / "bin" / "python", "")
+    made = env(tmp_path, GAUNTLET_BIGQUERY_EMULATOR=str(own))
+    with pytest.raises(ProvisionError, match="is no virtual environment with the package bqemulator"):
+        bigquery.look(Search(made))
+    assert {f.component: f.status for f in doctor(made | {"GAUNTLET_OFFLINE": ""})}["BigQuery"] == "missing"
+    (own / "lib" / "python3.11" / "site-packages" / "bqemulator-9.9.dist-info").mkdir(parents=True)
+    found = bigquery.look(Search(made))
+    assert found is not None
+    assert (found.version, found.origin) == ("9.9", "$GAUNTLET_BIGQUERY_EMULATOR")
+    arguments = found.start_args("127.0.0.1", 4711)
+    assert arguments[:2] == [str(own / "bin" / "python"), "-I"]
+    assert arguments[arguments.index("--rest-port") + 1] == "4711"
+
+
+def test_to_the_doctor_it_is_a_note_that_it_is_not_there(tmp_path: Path) -> None:
+    for offline in ("1", ""):
+        found = {f.component: f for f in doctor(env(tmp_path, GAUNTLET_OFFLINE=offline))}["BigQuery"]
+        assert found.status == "note"
+        assert "`gauntlet provision bigquery` gets it" in found.note
 
 
 # -------------------------------------------------------------------------------------------------------- the doctor

@@ -20,6 +20,7 @@ from harness.scenario import Scenario
 from harness.topology import Kafka, KafkaHop, Pipeline, Sqlite, SqliteHop, UsageError, Worker
 from load.profiles import Steady
 from pipelines_under_test.kappa.pipeline import kappa
+from pipelines_under_test.warehouse.pipeline import kappa_warehouse
 
 BACKENDS = ("process", "docker")
 PIPELINES = {
@@ -183,6 +184,15 @@ def test_only_links_on_which_events_pass_are_drawn() -> None:
     assert busy_links(with_janitor) == busy_links(kappa), "who reads dead letters only is idle"
     silent = dataclasses.replace(kappa, workers=[dataclasses.replace(w, reads="", writes=()) for w in kappa.workers])
     assert set(busy_links(silent)) == set(busy_links(kappa)), "who does not say may use any of them"
+
+
+def test_who_only_reads_exports_may_be_idle_and_is_no_target() -> None:
+    assert busy_links(kappa_warehouse) == busy_links(kappa) | {
+        "raw-export->pubsub": False,
+        "raw-export->bigquery": True,
+        "counts-export->bigtable": False,
+        "counts-export->bigquery": True,
+    }
 
 
 def test_what_keeps_all_in_memory_is_never_killed_and_a_limit_needs_bytes() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from saved_run import World
+from saved_warehouse import WarehouseWorld
 
 from assertions import no_loss
 from assertions.judge import judge
@@ -38,6 +39,28 @@ def test_the_page_has_the_verdict_first_and_every_section(whole: Any, tmp_path: 
     assert places == sorted(places)
     for word in ("gauntlet check", "load_delivered", "kill", "converter", "<svg"):
         assert word in text
+
+
+def test_a_warehouse_has_a_section_of_its_own_and_nobody_else(whole: Any, tmp_path: Path) -> None:
+    assert ">Warehouse</h2>" not in page(*whole, tmp_path)
+    world = WarehouseWorld(
+        assertions=[{"assertion": n, "params": {}} for n in ("warehouse_duplicates", "warehouse_parity")]
+    )
+    run = world.double("published", *(int(p) for p in world.sound[:100])).save(tmp_path / "house")
+    verdict = judge(run)
+    text = page(run, verdict, tmp_path)
+    part = text[text.index(">Warehouse</h2>") : text.index(">Findings</h2>")]
+    for word in ("before deduplication", "by the warehouse", "by the harness", "Explained by late events", "<svg"):
+        assert word in part, word
+    assert part.count(f"{len(world.sound) + 100:,}") == 2  # both ways to the messages
+    assert "BigQuery table, export" in text
+
+
+def test_a_warehouse_that_told_nothing_is_told_so(tmp_path: Path) -> None:
+    world = WarehouseWorld()
+    world.without = {"warehouse duplicates"}
+    run = world.save(tmp_path)
+    assert "what the warehouse says of duplicates was not stored" in page(run, judge(run), tmp_path)
 
 
 def test_the_page_needs_nothing_from_elsewhere(whole: Any, tmp_path: Path) -> None:

@@ -85,7 +85,10 @@ WRONG: dict[str, tuple[Callable[[], Pipeline], str]] = {
     "an unknown service": (lambda: hop(0, service="kafkaa"), "Did you mean 'kafka'"),
     "an unknown role": (lambda: hop(1, role="pat"), "Did you mean 'path'"),
     "an unknown role of the source": (lambda: hop(0, role="sorce"), "Did you mean 'source'"),
-    "no topic at all": (lambda: hop(1, topic=""), "The topics, tables and databases of kafka are: dead_letter, "),
+    "no topic at all": (
+        lambda: hop(1, topic=""),
+        "The topics, tables, datasets and databases of kafka are: dead_letter, ",
+    ),
     "an unknown table": (lambda: hop(3, table="aggregate"), "Did you mean 'aggregates'"),
     "an unknown topic": (lambda: hop(1, topic="intermediat"), "Did you mean 'intermediate'"),
     "no command": (lambda: worker(command=()), "has no command"),
