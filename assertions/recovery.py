@@ -20,7 +20,7 @@ from assertions.base import (
     observed,
     parameters,
 )
-from assertions.sight import NEVER, Sight, due_s, last_sight, must_by_rank, normal_s, recovered_at
+from assertions.sight import Sight, due_s, last_sight, must_by_rank, normal_s, recovered_at
 from assertions.spread import UNIT_S
 from harness.store import FaultWindow, NotObserved, SavedRun
 from harness.topology import UsageError
@@ -257,8 +257,8 @@ def _waits_by_event(sight: Sight) -> tuple[np.ndarray, np.ndarray]:
     """
     if not len(sight):
         return np.zeros(0), np.zeros(0)
-    seen = sight.units[sight.units != NEVER]
-    begin, end = int(seen.min()), int(seen.max())
+    spans = [(units.min(), units.max()) for units in (sight.units[block.rank] for block in sight.blocks())]
+    begin, end = min(int(least) for least, _ in spans), max(int(most) for _, most in spans)
     bins = (end - begin) // _BIN + 1
     first, last = np.full(bins, np.inf), np.full(bins, -np.inf)
     due = np.full(bins, np.inf)  # the earliest of those seen then

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # polars takes half a second to import, and the load process 
 
 #: Events that are made at once: bounds the memory, about 30 MB.
 _CHUNK = 250_000
+#: So many sums are kept, beside twice those that cannot be fewer, before they are summed again: 50 MB.
+_MOST_SUMS = 1_000_000
 
 
 def expected_cells(
@@ -57,6 +59,8 @@ def expected_cells(
         parts.append(
             frame.group_by([*fields, "start_ms"]).agg(pl.len().cast(pl.Int64).alias("count"), _total("weight"))
         )
+        if sum(map(len, parts)) > 2 * len(parts[0]) + _MOST_SUMS:
+            parts = [pl.concat(parts).group_by([*fields, "start_ms"]).agg(_total("count"), _total("weight"))]
         for window_s, found in late.items():
             start = columns.event_time_ms // (window_s * 1000) * (window_s * 1000)
             found.append(frame.filter(pl.Series(columns.created_ms - (start + window_s * 1000) > late_after_ms)))

@@ -27,6 +27,7 @@ import polars as pl
 
 from assertions import cells as sink_cells
 from assertions.attribution import ways
+from harness.settlement import Bits
 from harness.store import CELL, SavedRun
 from load.events import CATEGORIES
 
@@ -84,11 +85,12 @@ class _Members:
 
 
 def _explain(run: SavedRun) -> Explained:
-    due = _reached(run)
-    wrong = _wrong_cells(run, due)
+    reached = _reached(run)
+    wrong = _wrong_cells(run, reached)
     empty = pl.DataFrame(schema={"place": pl.Int64, "change": pl.Int64})
     if wrong.is_empty():
         return Explained(wrong.with_columns(state=pl.lit(""), by=pl.lit("")), empty)
+    due = reached.mask()
     members = _members(run, wrong, due)
     search = _Search(wrong["excess"].to_numpy(), wrong["residue"].to_numpy(), members)
     for by, change in _guesses(run, due):
@@ -104,20 +106,20 @@ def _explain(run: SavedRun) -> Explained:
     return _worst_group(cells, members, search)
 
 
-def _reached(run: SavedRun) -> np.ndarray:
-    """The events that must arrive and were seen at the hop before the sink, by place."""
-    must = run.settled().must_arrive
+def _reached(run: SavedRun) -> Bits:
+    """The events that must arrive and were seen at the hop before the sink."""
+    must = run.settled().sets["must_arrive"]
     step = ways.steps(run).get(str(run.sink))
     before = step.before if step is not None else None
     if before is None or before == run.source or not run.certified(before)[0]:
         return must
-    return must & run.events_at(before)
+    return must & run.bits_at(before)
 
 
-def _wrong_cells(run: SavedRun, due: np.ndarray) -> pl.DataFrame:
+def _wrong_cells(run: SavedRun, reached: Bits) -> pl.DataFrame:
     frame = sink_cells.compared(run)
-    if not np.array_equal(due, run.settled().must_arrive):
-        expected = run.expected_of(due).select(
+    if len(reached) < len(run.settled().sets["must_arrive"]):
+        expected = run.expected_of(reached.mask()).select(
             [*CELL, pl.col("count").alias("due"), pl.col("weight").alias("due_weight")]
         )
         frame = (
