@@ -291,6 +291,8 @@ def scenarios() -> dict[str, Scenario]:
 @cache
 def side_by_side() -> dict[str, SideBySide]:
     """Every comparison of pipelines by name."""
+    # The worker that counts first, then those before or behind it: one restart of it takes Kappa 10 s to get over, since
+    # what it held comes again no sooner.
     load = Steady(rate=1500, seconds=20)
     found = [
         SideBySide(
@@ -300,7 +302,9 @@ def side_by_side() -> dict[str, SideBySide]:
                     "old",
                     OLD,
                     load,
-                    schedule(kill("speed").at(5), kill("landing").at(8), kill("query").at(11), kill("speed").at(14)),
+                    schedule(
+                        kill("speed").at(6), kill("landing").at(9.5), kill("query").at(12.5), kill("landing").at(15.5)
+                    ),
                     claims(OLD),
                     expected=KNOWN_OF_OLD,
                     about="the Lambda pipeline, whose speed layer loses what it holds when it is restarted",
@@ -310,10 +314,10 @@ def side_by_side() -> dict[str, SideBySide]:
                     NEW,
                     load,
                     schedule(
-                        kill("aggregator").at(5),
-                        kill("preprocessor").at(8),
-                        kill("converter").at(11),
-                        kill("aggregator").at(14),
+                        kill("aggregator").at(6),
+                        kill("preprocessor").at(9.5),
+                        kill("converter").at(12.5),
+                        kill("preprocessor").at(15.5),
                     ),
                     claims(NEW),
                     about="the Kappa pipeline under the same restarts",

@@ -7,10 +7,10 @@ At most once. The spout commits its offsets *before* it hands the records on, so
 whatever is in a queue or on its way to Redis when the process ends is lost. (Automatic commits would lose less at times
 and double more: they follow a clock and not what was done.)
 
-Capacity: `BOLTS * PER_TRIP / max(TRIP_EVERY_S, a round trip to Redis)` events a second; 20,000 as set here, if the
-machine can. Load above it, or a Redis that is far away, fills the queues (QUEUE_DEPTH tuples each); full queues stop the
-spout, the rest waits in Kafka, and latency grows by as much; a bolt that lags longer than MOST_LAG_S makes the stream
-manager die (exit status 1), and the queues are lost with it. See `bolts.py`.
+Capacity: `BOLTS * PER_TRIP / max(TRIP_EVERY_S, a round trip to Redis)` events a second: 20,000 as set here, of which one
+core manages some 10,000. Load above it, or a Redis that is far away, fills the queues (QUEUE_DEPTH tuples each); full
+queues stop the spout, the rest waits in Kafka, and latency grows by as much; a bolt that lags longer than MOST_LAG_S
+makes the stream manager die (exit status 1), and the queues are lost with it. See `bolts.py`.
 
 When Redis is killed or cut off: the batches that are on their way, one a bolt, are lost, and said to be; nothing is
 tried again. The bolts wait until Redis answers. If that takes longer than MOST_LAG_S the manager dies as above.
@@ -18,8 +18,8 @@ tried again. The bolts wait until Redis answers. If that takes longer than MOST_
 SIGTERM lets the queues run empty for a while. What cannot be read goes to DEAD_LETTER_TOPIC, if that is set: at most
 once, too.
 
-Where this differs: see `bolts.py` for Heron, `rollup.py` for TSAR, `cache.py` for Nighthawk. Summingbird would have kept
-the offset in ZooKeeper and could have acknowledged tuples (at least once); Twitter ran these topologies without.
+Where this differs: see `bolts.py` for Heron, `rollup.py` for TSAR, `cache.py` for Nighthawk. Heron can replay tuples that
+are not acknowledged in time (at least once); this one cannot, as Twitter tells of events in flight that were lost.
 """
 
 from __future__ import annotations

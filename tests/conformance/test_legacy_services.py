@@ -399,6 +399,7 @@ def test_load_above_the_capacity_makes_a_bolt_lag_and_the_stream_manager_die(wor
     assert lost >= 1000
 
 
+@pytest.mark.longer
 def test_latency_is_the_depth_of_the_queues_when_load_is_above_the_capacity(world: OldWorld) -> None:
     world.worker("query")
     eventually(world.up)

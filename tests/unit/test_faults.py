@@ -656,7 +656,13 @@ def test_what_still_flows_while_a_slow_machine_injects_a_fault_is_no_leak() -> N
 
 
 def without_link(
-    *, rate: float = 0.6, until: float = START, pid: int = 1, gap: float = 0.0, started: float = 90.0
+    *,
+    rate: float = 0.6,
+    idle: float = 0.01,
+    until: float = START,
+    pid: int = 1,
+    gap: float = 0.0,
+    started: float = 90.0,
 ) -> Observed:
     """A killed batch job that has no link: how much of a processor it used until a moment, and when it was started."""
     ended = {"t": START + 0.01, "kind": "worker-exit", "worker": "job", "pid": 1, "status": -9}
@@ -664,7 +670,7 @@ def without_link(
     run = recorded(history=[{"t": started, "kind": "worker-start", "worker": "job", "pid": 1}, ended, again])
     run.meta["pipeline"]["workers"] = [{"name": "job", "reads": ""}]
     times = [round(100 + 0.2 * i, 1) for i in range(int((START - 100) / 0.2))]
-    used = [0.01 * (t - 100) + rate * max(0.0, min(t, until) - (START - 2)) for t in times]
+    used = [idle * (t - 100) + rate * max(0.0, min(t, until) - (START - 2)) for t in times]
     rows = [(t, "job", pid if t > started else 9, u) for t, u in zip(times, used, strict=True) if t <= START - gap]
     run.work = pl.DataFrame(rows, schema=WORK, orient="row")
     return run
@@ -678,12 +684,25 @@ JOB_KILLED = {"killed": {"job": {"pid": 1, "started": 90.0}}}
     [
         ({}, True),
         ({"rate": 0.0}, False),
-        ({"rate": 0.1}, False),
+        ({"rate": 0.04}, False),
+        ({"rate": 0.1}, True),
+        ({"rate": 0.1, "idle": 0.1}, False),
+        ({"rate": 0.3, "idle": 0.1}, True),
         ({"until": START - 1}, False),
         ({"started": START - 2}, False),
         ({"started": START - 3}, True),
     ],
-    ids=["at work", "asleep", "hardly awake", "asleep again", "only just started", "started a while ago"],
+    ids=[
+        "at work",
+        "asleep",
+        "hardly awake",
+        "awake",
+        "as awake as ever",
+        "more than ever",
+        "asleep again",
+        "only just started",
+        "started a while ago",
+    ],
 )
 def test_a_worker_without_a_link_was_at_work_if_it_used_the_processor(how: dict[str, Any], bit: bool) -> None:
     evidence = evidence_of(without_link(**how), window("kill", "job", **JOB_KILLED))  # type: ignore[arg-type]

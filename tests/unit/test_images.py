@@ -15,6 +15,7 @@ from harness.backends import Backends, images
 from harness.backends.docker import cannot_hold
 from harness.topology import UsageError
 from pipelines_under_test.kappa.pipeline import kappa
+from pipelines_under_test.legacy.pipeline import legacy
 from pipelines_under_test.warehouse.pipeline import kappa_warehouse
 
 
@@ -37,7 +38,8 @@ class Daemon:
         raise docker.errors.APIError("no such host")
 
 
-OFFICIAL = [image.ref for image in images.OFFICIAL.values()]
+#: Those of every pipeline.
+OFFICIAL = [images.OFFICIAL[kind].ref for kind in images.SERVICES]
 
 
 def test_what_a_command_names_goes_into_its_image(tmp_path: Path) -> None:
@@ -107,8 +109,19 @@ def test_what_is_missing_is_known_without_a_pull() -> None:
     assert images.missing(Daemon(*OFFICIAL, images.packages_ref())) == [], "the last layer is made by need"
 
 
+def test_an_image_that_only_some_pipelines_need_is_asked_for_by_them_alone() -> None:
+    assert (images.needed(kappa), images.needed(legacy)) == (set(), {"redis"})
+    valkey = images.OFFICIAL["redis"]
+    assert images.missing_of(Daemon(*OFFICIAL), ["redis"]) == [f"the image {valkey.ref}"]
+    assert images.missing_of(Daemon(valkey.ref), ["redis"]) == []
+    assert images.resolve_services(Daemon(valkey.ref), ["redis"]) == {"redis": valkey}
+    assert valkey.command[:5] == ("valkey-server", "--bind", "0.0.0.0", "--port", "{port}")
+    with pytest.raises(UsageError, match=f"(?s){valkey.ref}: no such host.*gauntlet images build"):
+        images.resolve_services(Daemon(), ["redis"])
+
+
 def test_which_pipelines_can_live_in_containers() -> None:
-    assert cannot_hold(kappa) == ""
+    assert cannot_hold(kappa) == cannot_hold(legacy) == ""
     assert "is a file on this machine" in cannot_hold(orders)
     assert cannot_hold(kappa_warehouse) == (
         "bigquery of kappa-warehouse is BigQuery, of whose emulator there is no image."

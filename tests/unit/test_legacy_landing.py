@@ -191,7 +191,7 @@ def one_life(folder: str, topic: Topic, fuse: Fuse, batch: int) -> None:
 times = st.lists(st.integers(0, 60_000), min_size=1, max_size=12)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     records=st.lists(times, min_size=1, max_size=3),
     order=st.lists(st.integers(0, 2), max_size=4),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines_under_test.kappa import rows
@@ -117,7 +117,8 @@ windows = st.sampled_from([10, 60]).flatmap(
 )  # fmt: skip
 
 
-@given(st.sets(windows), st.sets(windows), st.integers(0, 130).map(lambda n: n * 1000))
+@settings(max_examples=50)
+@given(st.sets(windows, max_size=10), st.sets(windows, max_size=10), st.integers(0, 130).map(lambda n: n * 1000))
 def test_no_window_is_taken_from_both_layers_and_none_from_neither(
     in_batch: set[Cell], in_speed: set[Cell], covered_ms: int
 ) -> None:

@@ -166,7 +166,7 @@ made.publish(base, {Cell("tweet", "8|like", 10, 0): Count(3, 3)}, 70_000)
 """
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.longer)])
 def test_a_kill_at_any_instant_leaves_the_old_version_or_the_new_one(
     number: int, store: Store, replicas: list[Path]
 ) -> None:
