@@ -58,7 +58,7 @@ class BatchParity:
         frame = kinds_of_cells(run)
         total = frame.height
         count = {kind: int((frame["kind"] == kind).sum()) for kind in ("exact", "explained", "wrong", "undecided")}
-        if not run.settled().must_arrive.any() or not total:
+        if not run.settled().sets["must_arrive"] or not total:
             parts.append(Part("inconclusive", "there is no event in the source log that must arrive"))
             return finding(self.name, parts, "", {"cells": total, "least": self.least, **count})
         parity = count["exact"] / total
@@ -96,7 +96,7 @@ class BatchParity:
     def _expected_parity(run: SavedRun) -> float:
         """Share of cells without a late event, over the whole plan and not only over what was sent."""
         settled = run.settled()
-        whole = bool((settled.must_arrive | settled.poison).all())
+        whole = len(settled.sets["must_arrive"] | settled.sets["poison"]) == len(run.events)
         frame = run.expected() if whole else run.expected_of(np.ones(len(run.events), dtype=bool))
         return float((frame["late_count"] == 0).mean() or 0.0) if frame.height else 1.0  # type: ignore[arg-type]
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from harness.store import CELL, SavedRun
-from load.events import CATEGORIES, Columns
+from load.events import CATEGORIES, cell_of_each
 
 
 def compared(run: SavedRun) -> pl.DataFrame:
@@ -22,7 +22,14 @@ def compared(run: SavedRun) -> pl.DataFrame:
     The columns of CELL, expected, expected_weight, late_count, late_weight, counted, counted_weight, excess (counted -
     expected), residue (the same of the weights), and `undecided`: an event of the cell was acknowledged and is not in
     the source log, so nobody can say whether it should have been counted.
+
+    A pipeline may declare that it leaves out late events (`Pipeline.leaves_out_late`). A cell of it that lacks exactly
+    its late ones, by count and weight, lacks nothing; how many they are is `left_out`.
     """
+    leaves_out = bool(run.pipeline.get("leaves_out_late"))
+    without_late = pl.lit(leaves_out) & (pl.col("late_count") > 0)
+    for difference, late in (("excess", "late_count"), ("residue", "late_weight")):
+        without_late &= pl.col(difference) == -pl.col(late)
 
     def make() -> pl.DataFrame:
         expected = run.expected().rename({"count": "expected", "weight": "expected_weight"})
@@ -35,6 +42,11 @@ def compared(run: SavedRun) -> pl.DataFrame:
             .with_columns(
                 excess=pl.col("counted") - pl.col("expected"),
                 residue=pl.col("counted_weight") - pl.col("expected_weight"),
+            )
+            .with_columns(left_out=pl.when(without_late).then(pl.col("late_count")).otherwise(0))
+            .with_columns(
+                pl.when(pl.col("left_out") > 0).then(0).otherwise(pl.col(name)).alias(name)
+                for name in ("excess", "residue")
             )
         )
 
@@ -50,26 +62,18 @@ def bearers(run: SavedRun, cells: pl.DataFrame) -> pl.DataFrame:
     columns = run.columns()
     places = np.flatnonzero(np.isin(columns.weight, cells["weight"].unique().to_numpy()))
     some = columns[places]
-    events = pl.DataFrame(
-        {
-            "place": places,
-            "weight": some.weight,
-            "event_time_ms": some.event_time_ms,
-            **{f: shown(some, f) for kind in run.cell_kinds for f in kind.key},
-        }
-    )
     found = [cells.head(0).with_columns(place=pl.lit(0, dtype=pl.Int64))]
     for kind in run.cell_kinds:
         for window_s in kind.windows_s:
-            length = window_s * 1000
             found.append(
-                events.select(
+                cell_of_each(some, kind, window_s)
+                .select(
                     pl.lit(kind.dimension).alias("dimension"),
-                    pl.concat_str([pl.col(f).cast(pl.String) for f in kind.key], separator="|").alias("key"),
+                    "key",
                     pl.lit(window_s, dtype=pl.Int32).alias("window_s"),
-                    (pl.col("event_time_ms") // length * length).alias("window_start_ms"),
-                    "weight",
-                    "place",
+                    "window_start_ms",
+                    pl.Series("weight", some.weight),
+                    pl.Series("place", places, dtype=pl.Int64),
                 )
                 .unique([*CELL, "weight"], keep="first", maintain_order=True)
                 .join(cells, on=[*CELL, "weight"], how="semi")
@@ -77,9 +81,9 @@ def bearers(run: SavedRun, cells: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(found)
 
 
-def shown(columns: Columns, field: str) -> pl.Series:
-    """A content field as hops and cells show it: words, not codes."""
-    series = pl.Series(field, getattr(columns, field))
+def shown(field: str, values: np.ndarray) -> pl.Series:
+    """A content field, as generated, as hops and cells show it: words, not codes."""
+    series = pl.Series(field, values)
     if field not in CATEGORIES:
         return series.cast(pl.Int64)
     return pl.Series(CATEGORIES[field], dtype=pl.String).gather(series.cast(pl.UInt32)).alias(field)
@@ -88,6 +92,8 @@ def shown(columns: Columns, field: str) -> pl.Series:
 def described(run: SavedRun, cells: pl.DataFrame, most: int) -> list[dict[str, Any]]:
     """The first `most` of these cells as examples; where a single event's weight explains the difference, its id."""
     some = cells.head(most)
+    if some.is_empty():
+        return []
     asked = some.select([*CELL, pl.col("residue").abs().alias("weight")])
     named = {tuple(row[:4]): row[5] for row in bearers(run, asked).select([*CELL, "weight", "place"]).iter_rows()}
     examples = []

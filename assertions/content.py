@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,10 +23,12 @@ from assertions.base import (
     parameters,
 )
 from assertions.cells import shown as of_events
+from harness.settlement import Bits
 from harness.store import HarnessFault, SavedRun
 from harness.topology import CONTENT_FIELDS
 
 Examples = Sequence[Mapping[str, Any]]
+_KINDS = ("altered", "unreadable_content", "unreadable_ids", "unknown_ids", "not_in_source_log")
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Content:
         settled = run.settled()
         self._check_source(run)
         parts = not_certified(run, [run.source])
-        if not settled.must_arrive.any():
+        if not len(settled.sets["must_arrive"]):
             parts.append(Part("inconclusive", "there is no event in the source log that must arrive"))
         source_known = not parts
         hops = run.hops_of_role("path") + run.hops_of_role("dead-letter")
@@ -88,91 +92,189 @@ class Content:
 
     @staticmethod
     def _check_source(run: SavedRun) -> None:
-        _fields, problems = _differences(run, run.source)
-        if problems:
-            first = problems[0][1][0]
+        shown = _compared(run, run.source).examples
+        if problems := [*shown["unreadable_content"], *shown["altered"]]:
+            first = problems[0]
             raise HarnessFault(
                 f"The source log {run.source!r} does not hold what was generated: {first}. The load's encoder or the "
                 "source hop's `content` is wrong; nothing can be judged."
             )
 
     def _hop(self, run: SavedRun, hop: str) -> tuple[dict[str, Any], list[Part], Examples]:
-        settled = run.settled()
-        frame = run.messages(hop)
-        places = frame["place"].to_numpy()
-        known = places >= 0
-        nowhere = np.zeros(len(places), dtype=bool)
-        lost_by_service = np.zeros(len(places), dtype=bool)
-        nowhere[known] = ~settled.in_source_log[places[known]]
-        lost_by_service[known] = settled.acked_but_absent[places[known]]
-        nowhere &= ~lost_by_service
-        unreadable = (frame["producer"] < 0).to_numpy()
-        unknown = ~known & ~unreadable
-
-        fields, differences = _differences(run, hop)
-        altered = np.zeros(len(places), dtype=bool)
-        unread = np.zeros(len(places), dtype=bool)
-        altered_examples: list[Mapping[str, Any]] = []
-        unread_examples: list[Mapping[str, Any]] = []
-        for rows, examples, of_content in differences:
-            (unread if of_content else altered)[rows] = True
-            (unread_examples if of_content else altered_examples).extend(examples)
-        comparable = known.copy()
-        comparable[known] = ~settled.poison[places[known]]
+        found = _compared(run, hop)
+        count = found.counts
         figures = {
-            "messages": len(places),
-            "compared": int((comparable & ~unread).sum()) if fields else 0,
-            "altered": int(altered.sum()),
-            "unreadable_ids": int(unreadable.sum()),
-            "unknown_ids": int(unknown.sum()),
-            "not_in_source_log": int(nowhere.sum()),
-            "unreadable_content": int(unread.sum()),
-            "fields": fields,
+            "messages": count["messages"],
+            "compared": count["compared"] if found.fields else 0,
+            "altered": count["altered"],
+            "unreadable_ids": count["unreadable_ids"],
+            "unknown_ids": count["unknown_ids"],
+            "not_in_source_log": count["not_in_source_log"],
+            "unreadable_content": count["unreadable_content"],
+            "fields": found.fields,
         }
         parts = [
-            Part("violation", f"{counted_noun(int(mask.sum()), 'message')} at {hop} {what}")
-            for mask, what in (
-                (altered, "with altered content"),
-                (unread, "whose content cannot be read"),
-                (unreadable, "without a readable id of this run"),
-                (unknown, "with the id of an event that was never intended"),
-                (nowhere, "of events that are not in the source log"),
+            Part("violation", f"{counted_noun(count[kind], 'message')} at {hop} {what}")
+            for kind, what in (
+                ("altered", "with altered content"),
+                ("unreadable_content", "whose content cannot be read"),
+                ("unreadable_ids", "without a readable id of this run"),
+                ("unknown_ids", "with the id of an event that was never intended"),
+                ("not_in_source_log", "of events that are not in the source log"),
             )
-            if mask.any()
+            if count[kind]
         ]
-        if lost_by_service.any():
-            text = f"{counted_noun(int(lost_by_service.sum()), 'message')} at {hop} of events that the source log lost"
+        if count["lost_by_service"]:
+            text = f"{counted_noun(count['lost_by_service'], 'message')} at {hop} of events that the source log lost"
             parts.append(Part("inconclusive", text))
-        examples = mixed(
-            _spread(altered_examples),
-            unread_examples[:MOST_EXAMPLES],
-            [
+        shown = found.examples
+        kinds = ("unreadable_content", "unreadable_ids", "unknown_ids", "not_in_source_log")
+        return figures, parts, mixed(_spread(shown["altered"]), *(shown[kind] for kind in kinds))
+
+
+@dataclass
+class _Compared:
+    """A hop held against what was generated: messages by kind, the fields that it shows, and the first examples by kind
+    (of `altered`: the first of each field)."""
+
+    fields: list[str]
+    counts: Counter[str]
+    examples: dict[str, list[Mapping[str, Any]]]
+
+    def add(self, kind: str, messages: int, examples: Iterable[Mapping[str, Any]]) -> None:
+        self.counts[kind] += messages
+        held = self.examples.setdefault(kind, [])
+        held.extend(itertools.islice(examples, MOST_EXAMPLES - len(held)))
+
+
+def _compared(run: SavedRun, hop: str) -> _Compared:
+    """Cost: one pass over the hop, a piece at a time."""
+    return run.once(("compared", hop), lambda: _compare(run, hop))
+
+
+def _compare(run: SavedRun, hop: str) -> _Compared:
+    settled = run.settled()
+    in_log, lost, poison = (settled.sets[name] for name in ("in_source_log", "acked_but_absent", "poison"))
+    found = _Compared(_fields(run, hop, poison), Counter(), {kind: [] for kind in _KINDS})
+    for piece in run.saved_hop(hop).pieces("raw", "content_read", *found.fields):
+        places = piece["place"].to_numpy()
+        known = places >= 0
+        unreadable = (piece["producer"] < 0).to_numpy()
+        unknown = ~known & ~unreadable
+        by_service, there, poisoned = (_among(known, places, some) for some in (lost, in_log, poison))
+        nowhere = known & ~there & ~by_service
+        raws = piece["raw"] if "raw" in piece.columns else pl.repeat(b"", len(piece), eager=True)
+        found.counts["messages"] += len(piece)
+        found.counts["lost_by_service"] += int(by_service.sum())
+        found.add(
+            "unreadable_ids",
+            int(unreadable.sum()),
+            (
                 {
                     "hop": hop,
                     "problem": "no readable id of this run",
-                    "raw": (raw or b"").decode("utf-8", "backslashreplace"),
+                    "raw": (raws[int(i)] or b"").decode("utf-8", "backslashreplace"),
                 }
-                for raw in _raw(frame, unreadable)
-            ],
-            [
-                {"hop": hop, "problem": "an id that was never intended", "event": f"{run.tag}-{p:04d}-{s:010d}"}
-                for p, s in frame.filter(pl.Series(unknown))
-                .head(MOST_EXAMPLES)
-                .select("producer", "sequence")
-                .iter_rows()
-            ],
-            [
-                {"hop": hop, "problem": "an event that is not in the source log", "event": run.event_id(int(p))}
-                for p in places[nowhere][:MOST_EXAMPLES]
-            ],
+                for i in np.flatnonzero(unreadable)
+            ),
         )
-        return figures, parts, examples
+        found.add(
+            "unknown_ids",
+            int(unknown.sum()),
+            (
+                {"hop": hop, "problem": "an id that was never intended", "event": f"{run.tag}-{p:04d}-{s:010d}"}
+                for p, s in piece.filter(pl.Series(unknown)).select("producer", "sequence").iter_rows()
+            ),
+        )
+        found.add(
+            "not_in_source_log",
+            int(nowhere.sum()),
+            (
+                {"hop": hop, "problem": "an event that is not in the source log", "event": run.event_id(int(p))}
+                for p in places[nowhere]
+            ),
+        )
+        comparable = known & ~poisoned
+        if _shows_content(run, hop):
+            _compare_content(run, hop, piece if comparable.all() else piece.filter(pl.Series(comparable)), found)
+    return found
 
 
-def _raw(frame: pl.DataFrame, mask: np.ndarray) -> list[bytes | None]:
-    if "raw" not in frame.columns:
-        return [None] * min(int(mask.sum()), MOST_EXAMPLES)
-    return frame.filter(pl.Series(mask)).head(MOST_EXAMPLES)["raw"].to_list()
+def _compare_content(run: SavedRun, hop: str, piece: pl.DataFrame, found: _Compared) -> None:
+    """Field by field; `piece` has sound events of the load alone."""
+    read = piece["content_read"].fill_null(False)
+    if not read.all():
+        unread = piece.filter(~read)["place"]
+        found.add(
+            "unreadable_content",
+            len(unread),
+            (
+                {"hop": hop, "problem": "the content cannot be read", "event": run.event_id(place)}
+                for place in unread.head(MOST_EXAMPLES)
+            ),
+        )
+        piece = piece.filter(read)
+    found.counts["compared"] += len(piece)
+    places = piece["place"].to_numpy()
+    expected = run.content_of(places, found.fields)
+    altered = np.zeros(len(piece), dtype=bool)
+    for field in found.fields:
+        shown = piece[field]
+        wrong = shown.ne_missing(of_events(field, expected[field])).to_numpy()
+        if wrong.any():
+            altered |= wrong
+            some = np.flatnonzero(wrong)[:MOST_EXAMPLES]
+            found.add(
+                f"altered {field}",
+                0,
+                (
+                    {
+                        "hop": hop,
+                        "problem": "altered" if shown[int(i)] is not None else "missing or of another type",
+                        "event": run.event_id(int(places[i])),
+                        "field": field,
+                        "expected": value,
+                        "found": shown[int(i)],
+                    }
+                    for i, value in zip(some, of_events(field, expected[field][some]).to_list(), strict=True)
+                ),
+            )
+    found.counts["altered"] += int(altered.sum())
+    found.examples["altered"] = [e for field in found.fields for e in found.examples.get(f"altered {field}", ())]
+
+
+def _among(known: np.ndarray, places: np.ndarray, events: Bits) -> np.ndarray:
+    """Which of these places are in a set; none of those that are not `known`."""
+    if known.all():
+        return events.at(places)
+    found = np.zeros(len(places), dtype=bool)
+    found[known] = events.at(places[known])
+    return found
+
+
+def _shows_content(run: SavedRun, hop: str) -> bool:
+    """Whether the tap read what the hop carries. A dead letter carries what could not be read."""
+    return "content_read" in run.saved_hop(hop).file.columns and run.hops[hop]["role"] != "dead-letter"
+
+
+def _fields(run: SavedRun, hop: str, poison: Bits) -> list[str]:
+    """The fields that the hop shows of any sound event. Cost: as a rule one piece; where a field is nowhere, all of it."""
+    if not _shows_content(run, hop):
+        return []
+    saved = run.saved_hop(hop)
+    sought = [field for field in CONTENT_FIELDS if field in saved.file.columns]
+    absent = list(sought)
+    for piece in saved.pieces("content_read", *absent):
+        if not (perhaps := [field for field in absent if piece[field].null_count() < len(piece)]):
+            continue
+        places = piece["place"].to_numpy()
+        sound = (places >= 0) & piece["content_read"].fill_null(False).to_numpy()
+        sound &= ~_among(sound, places, poison)
+        shown = piece.filter(pl.Series(sound))
+        absent = [f for f in absent if f not in perhaps or shown[f].null_count() == len(shown)]
+        if not absent:
+            break
+    return [field for field in sought if field not in absent]
 
 
 def _spread(examples: Examples) -> Examples:
@@ -181,49 +283,3 @@ def _spread(examples: Examples) -> Examples:
     for example in examples:
         by_field.setdefault(example["field"], []).append(example)
     return mixed(*by_field.values())
-
-
-def _differences(run: SavedRun, hop: str) -> tuple[list[str], list[tuple[np.ndarray, Examples, bool]]]:
-    """(fields that the hop shows, differences: rows of `messages(hop)`, examples of them, and whether it is the whole
-    content that cannot be read instead of one field that differs)"""
-    frame = run.messages(hop).with_row_index("row")
-    if "content_read" not in frame.columns or run.hops[hop]["role"] == "dead-letter":
-        return [], []  # a dead letter carries what could not be read
-    poison = run.settled().poison
-    places = frame["place"].to_numpy()
-    comparable = places >= 0
-    comparable[comparable] = ~poison[places[comparable]]
-    frame = frame.filter(pl.Series(comparable))
-    found: list[tuple[np.ndarray, Examples, bool]] = []
-
-    unread = frame.filter(~pl.col("content_read").fill_null(False))
-    if unread.height:
-        examples = [
-            {"hop": hop, "problem": "the content cannot be read", "event": run.event_id(place)}
-            for place in unread["place"].head(MOST_EXAMPLES)
-        ]
-        found.append((unread["row"].to_numpy(), examples, True))
-    frame = frame.filter(pl.col("content_read").fill_null(False))
-    fields = [f for f in CONTENT_FIELDS if f in frame.columns and frame[f].null_count() < frame.height]
-    if not frame.height:
-        return fields, found
-    expected = run.columns()[frame["place"].to_numpy()]
-    for field in fields:
-        shown = frame[field]
-        wrong = shown.ne_missing(of_events(expected, field)).to_numpy()
-        if wrong.any():
-            some = np.flatnonzero(wrong)[:MOST_EXAMPLES]
-            values = of_events(expected[some], field).to_list()
-            examples = [
-                {
-                    "hop": hop,
-                    "problem": "altered" if shown[int(i)] is not None else "missing or of another type",
-                    "event": run.event_id(int(frame["place"][int(i)])),
-                    "field": field,
-                    "expected": value,
-                    "found": shown[int(i)],
-                }
-                for i, value in zip(some, values, strict=True)
-            ]
-            found.append((frame["row"].to_numpy()[wrong], examples, False))
-    return fields, found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ from assertions.base import (
 )
 from assertions.bursts import Bursts, most_within, sizes_by_time
 from assertions.sight import due_s
+from harness.saved_hop import Several
 from harness.store import SavedRun
 from harness.topology import UsageError
 
@@ -98,42 +100,43 @@ class DuplicateRate:
 
     def _at_hop(self, run: SavedRun) -> Finding:
         # The order matters: a wrong name is told as such before anything is said about its tap.
-        messages = run.messages(self.hop)
-        copies = run.copies(self.hop)
+        hop = run.saved_hop(self.hop)
+        several = hop.several
         figures: dict[str, Any] = {
-            "doubled": int((copies > 1).sum()),
-            "copies": int(copies.max(initial=0)),
+            "doubled": len(several.places),
+            "copies": int(several.copies.max(initial=int(hop.messages > hop.strangers))),
         }
         parts = not_certified(run, [self.hop])
-        examples = self._copied(run, copies) if figures["doubled"] else []
-        first, further = _by_time(messages, copies)
-        bursts = Bursts(tuple(sizes_by_time(further)), self._capacity(first), len(first))
+        doubled = _doubled(run, self.hop)
+        examples = self._copied(run, several, doubled)
+        sizes = sizes_by_time(doubled.filter(pl.col("nth") > 0)["at"].to_numpy())
+        bursts = Bursts(tuple(sizes), self._capacity(lambda: _first_seen(run, self.hop)), len(hop.bits))
         return self._judge(parts, not parts, bursts, figures, examples)
 
-    def _capacity(self, moments_s: np.ndarray) -> int:
+    def _capacity(self, moments_s: Callable[[], np.ndarray]) -> int:
         """The most of these moments, of what may be doubled, that one burst could have; it matters to an interval."""
-        return most_within(moments_s) if 0 < self.most < 1 else 0
+        return most_within(moments_s()) if 0 < self.most < 1 else 0
 
-    def _copied(self, run: SavedRun, copies: np.ndarray) -> list[dict[str, Any]]:
+    def _copied(self, run: SavedRun, several: Several, doubled: pl.DataFrame) -> list[dict[str, Any]]:
         # A stable sort, so that among equals the earlier event comes first.
-        worst = np.argsort(-copies, kind="stable")[:MOST_EXAMPLES]
-        worst = worst[copies[worst] > 1]
-        seen = run.messages(self.hop).filter(pl.col("place").is_in(worst)).sort("seen_ms")
-        times = {key[0]: part["seen_ms"].to_list() for key, part in seen.partition_by("place", as_dict=True).items()}
+        worst = np.argsort(-several.copies, kind="stable")[:MOST_EXAMPLES]
+        places = several.places[worst]
+        seen = doubled.filter(pl.col("place").is_in(places))
+        times = {key[0]: part["at"].to_list() for key, part in seen.partition_by("place", as_dict=True).items()}
         return [
             {
                 "event": run.event_id(int(place)),
-                "copies": int(copies[place]),
-                "seen_s": [round(ms / 1000 - run.t0, 3) for ms in times[int(place)][:8]],
+                "copies": int(copies),
+                "seen_s": [round(at - run.t0, 3) for at in times[int(place)][:8]],
             }
-            for place in worst
+            for place, copies in zip(places, several.copies[worst], strict=True)
         ]
 
     def _at_sink(self, run: SavedRun) -> Finding:
         parts = not_certified(run, [run.source, self.hop])
         certified = not parts
         frame = sink_cells.compared(run)
-        events = int(run.settled().must_arrive.sum())
+        events = len(run.settled().sets["must_arrive"])
         wrong = (pl.col("excess") > 0) & ~pl.col("undecided")
         high = frame.filter(wrong)
         undecided = frame.filter((pl.col("excess") > 0) & pl.col("undecided"))
@@ -161,13 +164,13 @@ class DuplicateRate:
         """The surplus of the cells, which alone counts, split by when single events were counted more than once, where
         the sink shows that and all of it; else by the windows of the cells."""
         extra = sink_cells.most_of_any_group(frame.filter(wrong), "excess")
+        if not extra:
+            return Bursts((), self._capacity(lambda: due_s(run)), events)
         seen = run.sightings(self.hop)
         if seen is not None and events:
-            places = seen["place"].to_numpy()
-            _, further = _by_time(seen, np.bincount(places[places >= 0], minlength=len(run.events)))
+            further = _nth(seen.filter(pl.col("place") >= 0)).filter(pl.col("nth") > 0)["at"].to_numpy()
             if len(further) == extra:
-                capacity = self._capacity(due_s(run)[run.settled().must_arrive])
-                return Bursts(tuple(sizes_by_time(further)), capacity, events)
+                return Bursts(tuple(sizes_by_time(further)), self._capacity(lambda: due_s(run)), events)
         group = ["dimension", "window_s"]
         windows = frame.group_by(*group, "window_start_ms").agg(
             pl.col("expected").sum(), surplus=pl.col("excess").filter(wrong).sum()
@@ -244,15 +247,27 @@ class DuplicateRate:
         return Part("inconclusive", f"{told}: the bound {self.most:.3%} lies within; {how}")
 
 
-def _by_time(seen: pl.DataFrame, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """When each event was seen first, and when each of its further copies was; epoch seconds. `copies`: how often, by
-    place."""
-    place, at = seen["place"].to_numpy(), seen["seen_ms"].to_numpy() / 1000
-    known = place >= 0
-    place, at = place[known], at[known]
-    several = copies[place] > 1
-    order = np.argsort(at[several], kind="stable")
-    doubled, times = place[several][order], at[several][order]
-    first = np.zeros(len(doubled), dtype=bool)
-    first[np.unique(doubled, return_index=True)[1]] = True
-    return np.concatenate([at[~several], times[first]]), times[~first]
+def _doubled(run: SavedRun, hop: str) -> pl.DataFrame:
+    """The messages of the events that a hop holds more than once; see `_nth`."""
+    several = pl.Series(run.saved_hop(hop).several.places)
+    none = pl.DataFrame(schema={"seen_ms": pl.Float64, "place": pl.Int64})
+    if several.is_empty():
+        return _nth(none)
+    pieces = run.saved_hop(hop).pieces("seen_ms")
+    kept = (piece.filter(pl.col("place").is_in(several.implode())).select("seen_ms", "place") for piece in pieces)
+    return _nth(pl.concat([none, *kept]))
+
+
+def _nth(seen: pl.DataFrame) -> pl.DataFrame:
+    """Messages by time: place, `at` (epoch seconds, when it was seen), and the how manieth of its event it is, from 0."""
+    by_time = seen.select("place", at=pl.col("seen_ms") / 1000).sort("at", maintain_order=True)
+    return by_time.with_columns(nth=pl.int_range(pl.len()).over("place"))
+
+
+def _first_seen(run: SavedRun, hop: str) -> np.ndarray:
+    """When each event was seen first at a hop, epoch seconds, in no order."""
+    first = np.full(len(run.events), np.inf)
+    for piece in run.saved_hop(hop).pieces("seen_ms"):
+        known = piece.filter(pl.col("place") >= 0)
+        np.minimum.at(first, known["place"].to_numpy(), known["seen_ms"].to_numpy() / 1000)
+    return first[np.isfinite(first)]

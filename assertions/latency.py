@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from assertions.base import MOST_EXAMPLES, Finding, Part, counted_noun, finding, not_certified, observed, parameters
-from assertions.sight import Sight, last_sight, recovered_at
+from assertions.sight import Block, Sight, last_sight, recovered_at
+from assertions.spread import Spread
 from harness.store import SavedRun
 from harness.topology import UsageError
 
@@ -31,7 +32,7 @@ class Latency:
     Examples
         the slowest events: event, due_s and seen_s (after the load's start), latency_s, faults (active, or
         not yet recovered from, on its way)
-    Cost: one sort of the events.
+    Cost: one look at each event and fault.
     """
 
     p99_most_s: float | None = None
@@ -52,53 +53,52 @@ class Latency:
         figures: dict[str, Any] = {
             "hop": sight.hop,
             "at_sink": sight.at_sink,
-            "events": len(sight.place),
+            "events": len(sight),
             "missing": sight.missing,
             "p99_most_s": self.p99_most_s,
         }
-        if not len(sight.place):
+        if not len(sight):
             parts.append(Part("inconclusive", f"no event was seen at {sight.hop}"))
             return finding(self.name, parts, "", figures)
         affected = _affected(run, sight)
-        hit = np.zeros(len(sight.place), dtype=bool)
-        for _, start, end in affected:
-            hit |= (sight.due <= end) & (sight.seen >= start)
-        latency = sight.latency
-        figures |= _percentiles(latency)
+        steady, under_fault, slowest = Spread(), Spread(), _Slowest()
+        for block in sight.blocks():
+            hit = np.zeros(len(block.rank), dtype=bool)
+            for _, start, end in affected:
+                hit |= (block.due <= end) & (block.seen >= start)
+            latency = block.latency
+            steady.add(latency[~hit])
+            under_fault.add(latency[hit])
+            slowest.add(block, latency)
+        whole = steady + under_fault
+        figures |= _percentiles(whole)
         figures |= {
-            "steady": {"events": int((~hit).sum()), **_percentiles(latency[~hit])} if not hit.all() else None,
-            "under_fault": {"events": int(hit.sum()), **_percentiles(latency[hit])} if hit.any() else None,
+            "steady": {"events": len(steady), **_percentiles(steady)} if len(steady) else None,
+            "under_fault": {"events": len(under_fault), **_percentiles(under_fault)} if len(under_fault) else None,
         }
         if self.p99_most_s is not None and not parts:
-            parts += self._bound(latency, sight)
+            parts += self._bound(whole, sight)
         passed = (
             f"p50 {figures['p50_s']:.2f} s, p95 {figures['p95_s']:.2f} s, p99 {figures['p99_s']:.2f} s, "
             f"most {figures['max_s']:.2f} s to {sight.hop}"
         )
-        return finding(self.name, parts, passed, figures, _slowest(run, sight, affected))
+        return finding(self.name, parts, passed, figures, _shown(run, slowest, affected))
 
-    def _bound(self, latency: np.ndarray, sight: Sight) -> list[Part]:
+    def _bound(self, latency: Spread, sight: Sight) -> list[Part]:
         """Holds the bound against both ends of what the events that were not seen may have taken."""
         assert self.p99_most_s is not None
-        at_best = _percentile(np.concatenate([latency, np.zeros(sight.missing)]), 99)
-        at_worst = _percentile(np.concatenate([latency, np.full(sight.missing, np.inf)]), 99)
-        if at_best > self.p99_most_s:
-            text = f"p99 is {_percentile(latency, 99):.2f} s at {sight.hop}, at most {self.p99_most_s:g} s are allowed"
+        if latency.percentile(99, below=sight.missing) > self.p99_most_s:
+            text = f"p99 is {latency.percentile(99):.2f} s at {sight.hop}, at most {self.p99_most_s:g} s are allowed"
             return [Part("violation", text)]
-        if at_worst > self.p99_most_s:
+        if latency.percentile(99, above=sight.missing) > self.p99_most_s:
             text = f"the 99th percentile hangs on {counted_noun(sight.missing, 'event')} not seen at {sight.hop}"
             return [Part("inconclusive", text)]
         return []
 
 
-def _percentile(values: np.ndarray, percent: float) -> float:
-    """The smallest value that at least so many percent do not exceed (nearest rank): always one that was observed."""
-    return float(np.percentile(values, percent, method="inverted_cdf"))
-
-
-def _percentiles(latency: np.ndarray) -> dict[str, float]:
-    found = {f"p{p}_s": round(_percentile(latency, p), 4) for p in (50, 95, 99)}
-    return {**found, "max_s": round(float(latency.max()), 4)}
+def _percentiles(latency: Spread) -> dict[str, float]:
+    found = {f"p{p}_s": round(latency.percentile(p), 4) for p in (50, 95, 99)}
+    return {**found, "max_s": round(latency.most, 4)}
 
 
 def _affected(run: SavedRun, sight: Sight) -> list[tuple[str, float, float]]:
@@ -109,14 +109,32 @@ def _affected(run: SavedRun, sight: Sight) -> list[tuple[str, float, float]]:
     ]
 
 
-def _slowest(run: SavedRun, sight: Sight, affected: Sequence[tuple[str, float, float]]) -> list[dict[str, Any]]:
+class _Slowest:
+    """The events that took longest, the worst first; of equals the one that was due first."""
+
+    def __init__(self) -> None:
+        none = np.zeros(0)
+        self.rank, self.due, self.seen = none.astype(np.int64), none, none
+
+    def add(self, block: Block, latency: np.ndarray) -> None:
+        some = slice(None)
+        if len(latency) > MOST_EXAMPLES:
+            least = np.partition(latency, -MOST_EXAMPLES)[-MOST_EXAMPLES]
+            some = latency >= least  # type: ignore[assignment]
+        rank = np.concatenate([self.rank, block.rank[some]])
+        due, seen = np.concatenate([self.due, block.due[some]]), np.concatenate([self.seen, block.seen[some]])
+        worst = np.argsort(due - seen, kind="stable")[:MOST_EXAMPLES]
+        self.rank, self.due, self.seen = rank[worst], due[worst], seen[worst]
+
+
+def _shown(run: SavedRun, slowest: _Slowest, affected: Sequence[tuple[str, float, float]]) -> list[dict[str, Any]]:
     examples = []
-    for i in np.argsort(-sight.latency, kind="stable")[:MOST_EXAMPLES]:
-        due, seen = float(sight.due[i]), float(sight.seen[i])
+    for rank, due, seen in zip(slowest.rank.tolist(), slowest.due.tolist(), slowest.seen.tolist(), strict=True):
         faults = [name for name, start, end in affected if due <= end and seen >= start]
+        sequence, producer = divmod(rank, run.plan.users)
         examples.append(
             {
-                "event": run.event_id(int(sight.place[i])),
+                "event": f"{run.tag}-{producer + 1:04d}-{sequence:010d}",
                 "due_s": round(due - run.t0, 3),
                 "seen_s": round(seen - run.t0, 3),
                 "latency_s": round(seen - due, 4),

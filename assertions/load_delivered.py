@@ -30,7 +30,7 @@ class LoadDelivered:
     def check(self, run: SavedRun) -> Finding:
         settled = run.settled()
         planned = len(settled.index)
-        acked, ambiguous, failed = (int(x.sum()) for x in (settled.acked, settled.ambiguous, settled.failed))
+        acked, ambiguous, failed = (len(settled.sets[name]) for name in ("acked", "ambiguous", "failed"))
         behind = [record["behind_ms"] for record in run.of_kind("load") if record.get("behind_ms") is not None]
         figures = {
             "planned": planned,

@@ -23,8 +23,9 @@ from assertions.base import (
     observed,
     parameters,
 )
+from harness.settlement import Bits
 from harness.store import SavedRun
-from load.events import POISONS
+from load.events import ENGAGEMENTS, POISONS
 
 Examples = Sequence[Mapping[str, Any]]
 
@@ -49,7 +50,8 @@ class NoLoss:
         sink             cells, short_cells (count too low), short_events (by how many, in the dimension and window
                          where it is most), masked_cells (count right, weight wrong), unexplained_cells (count too
                          high, by a weight that doubled events of the cell cannot have), undecided_cells (count too high
-                         by more events than can be told apart), certified; null without a sink
+                         by more events than can be told apart), certified, and where the pipeline declares that it
+                         leaves out late events: left_out_late (how many, counted as short_events); null without a sink
         poison           planted, dead_lettered, missing, wrongly_dead_lettered
         attribution      where and why, by class: see `attribution`
     Examples
@@ -71,8 +73,8 @@ class NoLoss:
 
     def _found(self, run: SavedRun) -> Finding:
         settled = run.settled()
-        must = settled.must_arrive
-        events = int(must.sum())
+        must = settled.sets["must_arrive"]
+        events = len(must)
         parts = not_certified(run, [run.source])
         if not events:
             parts.append(Part("inconclusive", "there is no event in the source log that must arrive"))
@@ -87,10 +89,10 @@ class NoLoss:
             # Without the whole source log nothing downstream is proven.
             parts.append(part if source_known else Part("inconclusive", part.text))
 
-        lost = ~on_path & must | dead & must
+        lost = must - (on_path - dead)
         figures = {
             "must_arrive": events,
-            "lost": int(lost.sum()),
+            "lost": len(lost),
             "hops": path_figures,
             "sink": sink_figures,
             "poison": dead_figures,
@@ -107,41 +109,43 @@ class NoLoss:
             text += f"; all {figures['poison']['planted']:,} poison records are dead letters"
         return text
 
-    def _path(self, run: SavedRun, must: np.ndarray) -> tuple[np.ndarray, list[Part], dict[str, Any], Examples]:
-        """(events that are at every hop, parts, figures by hop, examples)"""
-        everywhere = np.ones(len(must), dtype=bool)
+    def _path(self, run: SavedRun, must: Bits) -> tuple[Bits, list[Part], dict[str, Any], Examples]:
+        """(events that must arrive and are at every hop, parts, figures by hop, examples)"""
+        everywhere = must
         parts: list[Part] = []
         figures: dict[str, Any] = {}
-        seen_at: dict[str, np.ndarray] = {run.source: must}
+        hops = [run.source]
         for hop in run.hops_of_role("path"):
             uncertified = not_certified(run, [hop])
             figures[hop] = {"events": None, "missing": None, "certified": not uncertified}
             parts += uncertified
             if not run.has_hop(hop):
                 continue
-            seen = run.events_at(hop)
-            seen_at[hop] = seen
-            missing = int((must & ~seen).sum())
-            figures[hop] |= {"events": int((must & seen).sum()), "missing": missing}
+            seen = run.bits_at(hop)
+            hops.append(hop)
+            missing = len(must - seen)
+            figures[hop] |= {"events": len(must & seen), "missing": missing}
             everywhere &= seen
             if missing:
-                text = f"{missing:,} of {counted_noun(int(must.sum()), 'event')} never reached {hop}"
+                text = f"{missing:,} of {counted_noun(len(must), 'event')} never reached {hop}"
                 parts.append(Part("inconclusive" if uncertified else "violation", text))
-        lost = np.flatnonzero(must & ~everywhere)[:MOST_EXAMPLES]
-        return everywhere, parts, figures, [self._lost(run, int(place), seen_at) for place in lost]
+        lost = (must - everywhere).first(MOST_EXAMPLES)
+        seen_at = {hop: run.bits_at(hop).at(lost) for hop in hops}
+        examples = [
+            self._lost(run, int(place), [hop for hop in hops if seen_at[hop][i]], hops) for i, place in enumerate(lost)
+        ]
+        return everywhere, parts, figures, examples
 
     @staticmethod
-    def _lost(run: SavedRun, place: int, seen_at: dict[str, np.ndarray]) -> dict[str, Any]:
-        hops = list(seen_at)
-        first = next(hop for hop in hops if not seen_at[hop][place])
-        columns = run.columns()[np.array([place])]
+    def _lost(run: SavedRun, place: int, seen_at: Sequence[str], hops: Sequence[str]) -> dict[str, Any]:
+        content = run.content_of(np.array([place]), ["created_ms", "tweet_id", "engagement"])
         return {
             "event": run.event_id(place),
-            "lost_at": first,
-            "last_seen_at": [hop for hop in hops if seen_at[hop][place]][-1],
-            "due_s": round(int(columns.created_ms[0]) / 1000 - run.t0, 3),
-            "tweet_id": int(columns.tweet_id[0]),
-            "engagement": columns.text("engagement")[0],
+            "lost_at": next(hop for hop in hops if hop not in seen_at),
+            "last_seen_at": seen_at[-1],
+            "due_s": round(int(content["created_ms"][0]) / 1000 - run.t0, 3),
+            "tweet_id": int(content["tweet_id"][0]),
+            "engagement": ENGAGEMENTS[int(content["engagement"][0])],
         }
 
     @staticmethod
@@ -168,6 +172,8 @@ class NoLoss:
             "unexplained_cells": unexplained.height,
             "undecided_cells": undecided.height,
         }
+        if run.pipeline.get("leaves_out_late"):
+            figures["left_out_late"] = sink_cells.most_of_any_group(frame, "left_out")
         verdict: Any = "inconclusive" if parts else "violation"
         if short.height:
             parts.append(
@@ -205,53 +211,53 @@ class NoLoss:
         return parts, figures, mixed(*(sink_cells.described(run, bad, MOST_EXAMPLES) for bad in wrong))
 
     @staticmethod
-    def _dead_letters(run: SavedRun) -> tuple[list[Part], dict[str, Any], Examples, np.ndarray]:
+    def _dead_letters(run: SavedRun) -> tuple[list[Part], dict[str, Any], Examples, Bits]:
         """(parts, figures, examples, the events seen in any dead-letter hop)"""
         settled = run.settled()
         hops = run.hops_of_role("dead-letter")
-        planted = settled.poison_planted
+        planted = settled.sets["poison_planted"]
         parts = not_certified(run, hops)
         verdict: Any = "inconclusive" if parts else "violation"
-        seen = np.zeros(len(settled.index), dtype=bool)
+        seen = planted - planted
         for hop in hops:
             if run.has_hop(hop):
-                seen |= run.events_at(hop)
-        missing, wrongly = planted & ~seen, seen & settled.must_arrive
+                seen |= run.bits_at(hop)
+        missing, wrongly = planted - seen, seen & settled.sets["must_arrive"]
         figures = {
-            "planted": int(planted.sum()),
-            "dead_lettered": int((planted & seen).sum()),
-            "missing": int(missing.sum()),
-            "wrongly_dead_lettered": int(wrongly.sum()),
+            "planted": len(planted),
+            "dead_lettered": len(planted & seen),
+            "missing": len(missing),
+            "wrongly_dead_lettered": len(wrongly),
         }
         if not hops:
-            if planted.any():
+            if planted:
                 text = (
                     f"{counted_noun(figures['planted'], 'poison record')} planted, but no dead-letter hop is declared"
                 )
                 parts.append(Part("inconclusive", text))
             return parts, figures, [], seen
-        if wrongly.any():
+        if wrongly:
             text = f"{counted_noun(figures['wrongly_dead_lettered'], 'sound event')} ended as dead letters"
             parts.append(Part(verdict, text))
-        path = {hop: run.events_at(hop) for hop in run.hops_of_role("path") if run.has_hop(hop)}
-        if missing.any():
+        path = {hop: run.bits_at(hop) for hop in run.hops_of_role("path") if run.has_hop(hop)}
+        if missing:
             text = f"{counted_noun(figures['missing'], 'poison record')} in no dead-letter hop"
-            passed_on = [hop for hop, events in path.items() if (events & missing).any()]
+            passed_on = [hop for hop, events in path.items() if events & missing]
             if passed_on:
                 text += f", passed on to {' and '.join(passed_on)} as if sound"
             parts.append(Part(verdict, text))
         examples: list[dict[str, Any]] = [
             {"event": run.event_id(int(place)), "problem": "a sound event in a dead-letter hop"}
-            for place in np.flatnonzero(wrongly)[: MOST_EXAMPLES // 2]
+            for place in wrongly.first(MOST_EXAMPLES // 2)
         ]
         examples += [
             {
                 "event": run.event_id(int(place)),
                 "problem": "poison that is in no dead-letter hop",
                 "damage": POISONS[int(run.columns().damage[place])],
-                "passed_on_to": [hop for hop, events in path.items() if events[place]],
+                "passed_on_to": [hop for hop, events in path.items() if events.at(np.array([place]))[0]],
             }
-            for place in np.flatnonzero(missing)[: MOST_EXAMPLES // 2]
+            for place in missing.first(MOST_EXAMPLES // 2)
         ]
         return parts, figures, examples, seen
 

@@ -20,12 +20,14 @@ from assertions.base import (
     observed,
     parameters,
 )
-from assertions.sight import Sight, due_s, last_sight, normal_s, recovered_at
+from assertions.sight import NEVER, Sight, due_s, last_sight, must_by_rank, normal_s, recovered_at
+from assertions.spread import UNIT_S
 from harness.store import FaultWindow, NotObserved, SavedRun
 from harness.topology import UsageError
 
 #: Liveness: nothing may stand still for longer, in seconds, while no fault is active and events are waiting.
 LIVENESS_CAP_S = 60.0
+_BIN = round(0.01 / UNIT_S)
 #: How a drain may end without a verdict on the pipeline's liveness. "quiet": all is read and nothing moves any more,
 #: but something is missing, which is for the other assertions to tell.
 _DRAINED = ("drained", "quiet")
@@ -62,7 +64,7 @@ class Recovery:
         crashes       exits of workers that nobody had asked for
     Examples
         slow recoveries and standstills; after a drain that did not end, the last exits of the workers with their logs
-    Cost: one sort of the events.
+    Cost: one look at each event, and at those after each fault.
     """
 
     most_s: float | None = None
@@ -91,11 +93,11 @@ class Recovery:
             return finding(self.name, parts, "", figures, exits)
 
         uncertified = not_certified(run, [run.source, sight.hop])
-        if not len(sight.place):
+        if not len(sight):
             uncertified.append(Part("inconclusive", f"no event was seen at {sight.hop}"))
         faults = run.faults()
         normal = normal_s(run, sight)
-        told = [_recovered(run, sight, fault) for fault in faults] if len(sight.place) else []
+        told = [_recovered(run, sight, fault) for fault in faults] if len(sight) else []
         moved_parts, gaps = _standstills(run, sight, faults)
         figures |= {
             "hop": sight.hop,
@@ -203,8 +205,9 @@ def _recovered(run: SavedRun, sight: Sight, fault: FaultWindow) -> dict[str, Any
     }
     if not fault.healed:
         return told
-    told["owed"] = int((due_s(run)[run.settled().must_arrive] >= fault.end).sum())
-    if told["owed"] and not (sight.due >= fault.end).any():
+    after = sight.first_due_from(fault.end)
+    told["owed"] = int(np.count_nonzero(must_by_rank(run)[after:]))
+    if told["owed"] and sight.seen_before(after) == len(sight):
         return told
     back = recovered_at(run, sight, fault)
     told["recovered_s"] = round(back - fault.end, 3)
@@ -248,12 +251,29 @@ def _standstills(run: SavedRun, sight: Sight, faults: Sequence[FaultWindow]) -> 
 
 
 def _waits_by_event(sight: Sight) -> tuple[np.ndarray, np.ndarray]:
-    """(from, to) between sightings: from when an event that was yet to be seen was due, or the sighting before."""
-    order = np.argsort(sight.seen, kind="stable")
-    seen, due = sight.seen[order], sight.due[order]
+    """(from, to) between sightings: from when an event that was yet to be seen was due, or the sighting before.
+
+    By hundredths of a second: a wait that begins and ends within one is none.
+    """
+    if not len(sight):
+        return np.zeros(0), np.zeros(0)
+    seen = sight.units[sight.units != NEVER]
+    begin, end = int(seen.min()), int(seen.max())
+    bins = (end - begin) // _BIN + 1
+    first, last = np.full(bins, np.inf), np.full(bins, -np.inf)
+    due = np.full(bins, np.inf)  # the earliest of those seen then
+    for block in sight.blocks():
+        order = np.argsort(block.seen, kind="stable")
+        bin_of = (sight.units[block.rank[order]].astype(np.int64) - begin) // _BIN
+        starts = np.flatnonzero(np.diff(bin_of, prepend=-1))
+        which = bin_of[starts]
+        first[which] = np.minimum(first[which], block.seen[order][starts])
+        last[which] = np.maximum(last[which], np.maximum.reduceat(block.seen[order], starts))
+        due[which] = np.minimum(due[which], np.minimum.reduceat(block.due[order], starts))
+    some = np.isfinite(first)
+    first, last, due = first[some], last[some], due[some]
     waiting = np.minimum.accumulate(due[::-1])[::-1]  # the earliest due of those not yet seen
-    before = np.concatenate([[-np.inf], seen[:-1]]) if len(seen) else seen
-    return np.maximum(before, waiting), seen
+    return np.maximum(np.concatenate([[-np.inf], last[:-1]]), waiting), first
 
 
 def _waits_by_count(run: SavedRun) -> tuple[np.ndarray, np.ndarray]:
@@ -268,7 +288,7 @@ def _waits_by_count(run: SavedRun) -> tuple[np.ndarray, np.ndarray]:
     highest = np.maximum.accumulate(np.concatenate([[0], counts]))
     grew = highest[1:] > highest[:-1]
     moved, reached = np.concatenate([[run.t0], times[grew]]), np.concatenate([[0], highest[1:][grew]])
-    due = np.sort(due_s(run)[run.settled().must_arrive])
+    due = due_s(run)
     owing = reached[:-1] < len(due)
     next_due = due[np.minimum(reached[:-1], max(0, len(due) - 1))] if len(due) else np.zeros(0)
     if not len(due):

@@ -8,6 +8,7 @@ from faults.base import Evidence, Fault, System
 from faults.disconnect import Disconnect
 from faults.kill import Kill, Terminate
 from faults.kill_broker import KillBroker
+from faults.kill_service import KillService
 from faults.lose_acks import LoseAcks
 from faults.out_of_memory import OutOfMemory
 from faults.partition import BlackHole, Partition
@@ -31,6 +32,7 @@ __all__ = [
     "fault_from_dict",
     "kill",
     "kill_broker",
+    "kill_service",
     "latency",
     "lose_acks",
     "out_of_memory",
@@ -43,7 +45,8 @@ __all__ = [
     "throttle",
 ]
 
-kill, terminate, kill_broker, pause = Kill, Terminate, KillBroker, Pause
+kill, terminate, pause = Kill, Terminate, Pause
+kill_broker, kill_service = KillBroker, KillService
 partition, black_hole, latency, bandwidth = Partition, BlackHole, Latency, Bandwidth
 reset_connections, lose_acks, redeliver = ResetConnections, LoseAcks, Redeliver
 disconnect, throttle, out_of_memory = Disconnect, Throttle, OutOfMemory
@@ -56,6 +59,7 @@ FAULTS: dict[str, type[Fault]] = {
         Kill,
         Terminate,
         KillBroker,
+        KillService,
         Pause,
         Partition,
         BlackHole,

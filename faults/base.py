@@ -170,7 +170,8 @@ class Fault:
         raise NotImplementedError
 
     def works_on(self, pipeline: Pipeline) -> list[list[str]]:
-        """For each target the links that show whether it is at work; none if it need not be.
+        """For each target the links that show whether it is at work, or its own name where it is a worker without any;
+        none if it need not be.
 
         The injection is put off until each target is, within bounds: on a busy machine a worker that was killed takes
         long to return, and a fault on something idle proves nothing.
@@ -231,7 +232,11 @@ class WorkerFault(Fault):
         return workers_named(pipeline, self.target)
 
     def works_on(self, pipeline: Pipeline) -> list[list[str]]:
-        return [[link.name for link in pipeline.links() if link.worker == i] for i in self.targets(pipeline)]
+        """Not of one that answers for a hop: its work is to answer, and whether it does is seen by asking. One without a
+        link stands for itself."""
+        answering = {hop.worker for hop in pipeline.hops_of_workers()}
+        asked = [i for i in self.targets(pipeline) if i not in answering]
+        return [[link.name for link in pipeline.links() if link.worker == i] or [i] for i in asked]
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,12 @@ BEFORE_S = 1.5
 STARTS_S = 0.2
 #: A worker that only connects to a service carries less than this (Kafka and gRPC without TLS: 3 to 5 kB).
 CONNECT_BYTES = 8_000
+#: A worker without a link is at work when it has used so much of a processor over so many seconds …
+WORKS_CPU, WORKS_OVER_S = 0.2, 0.6
+#: … and not only to start: that is over after so many seconds.
+STARTS_CPU_S = 2.5
+#: So long may a worker that answers for a hop take to answer that it can.
+ASKED_S = 0.5
 #: An end that is recorded so shortly before a fault may be the fault's own, by another clock.
 CLOCKS_S = 0.05
 
@@ -175,6 +181,53 @@ def connected_before(run: SavedRun, link: str, moment: float) -> int:
 def any_at_work_before(run: SavedRun, links: Iterable[str], moment: float) -> tuple[bool, dict[str, object]]:
     found = {link: at_work_before(run, link, moment) for link in links}
     return any(ok for ok, _ in found.values()), {link: figures for link, (_, figures) in found.items()}
+
+
+def worker_at_work_before(run: SavedRun, instance: str, moment: float) -> tuple[bool, dict[str, object]]:
+    """Whether a worker's links carried work just before a moment, or, if it answers for a hop, it answered until then;
+    with the figures."""
+    links = links_of_worker(run, instance)
+    if not links and not serves(run, instance):
+        return _used_processor(run, instance, moment)
+    busy, figures = any_at_work_before(run, links, moment)
+    if not serves(run, instance):
+        return busy, figures
+    asked = [r for r in run.history if r["kind"] in ("worker-back", "worker-away") and r["worker"] == instance]
+    # What was asked in the last moment, and not answered before the end, says nothing of the time before.
+    known = (r for r in asked if r["t"] <= moment and (r["told"] <= moment or r["t"] < moment - ASKED_S))
+    last = max(known, key=lambda r: r["t"], default=None)
+    watched = any(r["kind"] == "worker-watch" and r["worker"] == instance and r["asked"] for r in run.history)
+    answered = watched and (last is None or last["kind"] == "worker-back")
+    return answered, {**figures, "answered": answered}
+
+
+def _used_processor(run: SavedRun, instance: str, moment: float) -> tuple[bool, dict[str, object]]:
+    """Of a worker without a link: whether its process, once started, used the processor just before a moment.
+
+    Raises NotObserved where that was not measured.
+    """
+    samples = run.work.filter(pl.col("worker") == instance, pl.col("t") <= moment).sort("t")
+    if samples.is_empty() or moment - samples["t"][-1] > BLIND_AFTER_S:
+        raise NotObserved(f"{instance} was not measured then")
+    own = samples.filter(pl.col("pid") == samples["pid"][-1])
+    last = own["t"][-1]
+    recent = own.filter(pl.col("t") >= last - WORKS_OVER_S - 0.05)
+    spent, over = recent["cpu_s"][-1] - recent["cpu_s"][0], last - recent["t"][0]
+    starts = [r["t"] for r in run.history if r["kind"] == "worker-start" and r["worker"] == instance]
+    young = moment - max((t for t in starts if t <= moment), default=0.0) <= STARTS_CPU_S
+    figures = {"cpu_s": round(spent, 3), "over_s": round(over, 3), "young": young}
+    return not young and spent >= WORKS_CPU * over > 0, {instance: figures}
+
+
+def serves(run: SavedRun, instance: str) -> bool:
+    """Whether a worker answers for a hop, so that it was asked all along."""
+    return any(w["name"] == instance and w.get("serves") for w in run.meta["pipeline"]["workers"])
+
+
+def fell_silent(run: SavedRun, instance: str, start: float, until: float) -> bool:
+    """Whether a worker that answers for a hop did not answer once, between two moments."""
+    aways = (r["told"] for r in run.history if r["kind"] == "worker-away" and r["worker"] == instance)
+    return any(start <= told <= until for told in aways)
 
 
 def links_of_worker(run: SavedRun, instance: str) -> list[str]:

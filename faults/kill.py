@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from faults.base import Evidence, Observations, System, WorkerFault
-from faults.evidence import any_at_work_before, claimed, links_of_worker, restarts, verdict_of, waiting_work
+from faults.evidence import claimed, fell_silent, restarts, serves, verdict_of, waiting_work, worker_at_work_before
 
 if TYPE_CHECKING:
     from harness.store import FaultWindow, SavedRun
+
+#: So long after its start may a new process of a worker that answers for a hop have been asked in vain.
+SILENT_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,13 @@ class Kill(WorkerFault):
 
     @classmethod
     def evidence(cls, run: SavedRun, window: FaultWindow) -> Evidence:
-        """A new pid, work that waited for the worker, and progress in the second before."""
+        """A new pid, work that waited for the worker, and progress in the second before; of one that answers for a hop,
+        that it answered until then, and then did not."""
         proofs: list[tuple[bool, str]] = []
         figures: dict[str, object] = {}
         for instance, seen in window.observations.get("killed", {}).items():
             ended, started = restarts(run, instance, seen["pid"], window.start)
-            busy, rates = any_at_work_before(run, links_of_worker(run, instance), window.start)
+            busy, rates = worker_at_work_before(run, instance, window.start)
             until = started["t"] if started else window.end
             waited = waiting_work(run, instance, window.start - 1, until + 1)
             figures[instance] = {
@@ -60,6 +64,9 @@ class Kill(WorkerFault):
             proofs.append((busy, f"{instance} was at work just before"))
             if waited is not None:
                 proofs.append((waited > 0, f"{waited} messages waited for {instance}"))
+            if serves(run, instance):
+                silent = fell_silent(run, instance, window.start, until + SILENT_WITHIN_S)
+                proofs.append((silent, f"{instance} did not answer for a while"))
         if not proofs:
             proofs.append((False, "no process was there to be ended"))
         return verdict_of(window, proofs, figures)

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from faults.base import Evidence, Fault, Observations, System
-from faults.evidence import BEFORE_S, any_at_work_before, connections, verdict_of
-from harness.store import processes_beside
-from harness.topology import Link, Pipeline, UsageError
+from faults.base import Evidence, Observations, System
+from faults.evidence import verdict_of
+from faults.kill_service import KillService, killed
+from harness.topology import Kafka, Pipeline, UsageError
 
 if TYPE_CHECKING:
     from harness.store import FaultWindow, SavedRun
 
 
 @dataclass(frozen=True)
-class KillBroker(Fault):
+class KillBroker(KillService):
     """`seconds`: how long it stays down; it takes 2 to 4 s more until it is usable again.
 
     Of several brokers, which are named kafka-1, kafka-2, ..., the others take over what it led after 3 s.
@@ -31,8 +31,7 @@ class KillBroker(Fault):
     alone_s: float = 0.0
 
     name: ClassVar[str] = "kill_broker"
-    about: ClassVar[str] = "SIGKILL a durable service (Kafka); it is started again on its data"
-    acts_on: ClassVar[str] = "service"
+    about: ClassVar[str] = "SIGKILL a Kafka broker, perhaps while it is alone; it is started again on its data"
 
     def check(self, pipeline: Pipeline) -> None:
         super().check(pipeline)
@@ -43,21 +42,15 @@ class KillBroker(Fault):
 
     def targets(self, pipeline: Pipeline) -> list[str]:
         """The broker that is killed, and, with `alone_s`, its fellows."""
+        [broker] = super().targets(pipeline)
         service = pipeline.service_of(self.target)
-        if service.kind != "kafka":
-            why = (
-                "keeps everything in memory: a kill would lose data that no pipeline could save"
-                if not service.durable
-                else "has no process"
-            )
-            raise UsageError(
-                f"{self.name} {self.target}: the service {service.name} ({service.kind}) {why}. "
-                "Pause or partition its links instead, or kill a Kafka service."
-            )
-        brokers = service.processes()
-        if self.target not in brokers:
-            raise UsageError(f"{self.name} {self.target}: it has several brokers; name one of {', '.join(brokers)}.")
-        return [self.target, *(b for b in brokers if b != self.target and self.alone_s)]
+        if not isinstance(service, Kafka):
+            raise UsageError(f"{self.name} {self.target}: {service.name} is no Kafka; kill_service kills it.")
+        return [broker, *(b for b in service.processes() if b != broker and self.alone_s)]
+
+    def works_on(self, pipeline: Pipeline) -> list[list[str]]:
+        """None: a broker that is alone need not have anything to do at that moment."""
+        return []
 
     def inject(self, system: System, targets: Sequence[str]) -> Observations:
         broker, *fellows = targets
@@ -68,44 +61,13 @@ class KillBroker(Fault):
             if fellows:
                 seen["paused"] = {b: system.signal_service(b, signal.SIGSTOP) for b in fellows}
                 system.wait(self.alone_s)
-            seen["killed"] = {broker: {**system.kill_service(broker), "at": system.now()}}
+            seen |= super().inject(system, [broker])
         return seen
-
-    def heal(self, system: System, targets: Sequence[str]) -> Observations:
-        return {"back": {targets[0]: system.start_service(targets[0])}}
 
     @classmethod
     def evidence(cls, run: SavedRun, window: FaultWindow) -> Evidence:
-        """A new pid, links that were at work before, and no connection to the broker while it was away; its fellows
-        were stopped by the kernel's word."""
-        proofs: list[tuple[bool, str]] = []
-        figures: dict[str, object] = {}
-        for broker, seen in window.observations.get("killed", {}).items():
-            back = window.observations.get("back", {}).get(broker, {})
-            service, brokers = processes_beside(run.meta, broker)
-            own = [link for link in run.meta["pipeline"]["links"] if link["service"] == service]
-            links = [Link(link["worker"], service, len(brokers)) for link in own]
-            busy, rates = any_at_work_before(run, [link.name for link in links], window.start)
-            dead = float(seen.get("at", window.start))
-            closed = sum(
-                connections(run, proxy, window.start - BEFORE_S, window.start)[1] > 0
-                and connections(run, proxy, dead, max(window.end, dead + 1))[0] == 0
-                for proxy in (link.proxies[brokers.index(broker)] for link in links)
-            )
-            figures[broker] = {
-                "pid": seen.get("pid"),
-                "new_pid": back.get("pid"),
-                "links_cut": closed,
-                "before": rates,
-            }
-            proofs.append((seen.get("status") == -9, f"{broker} (pid {seen.get('pid')}) ended by the signal"))
-            proofs.append(
-                (back.get("pid") not in (None, seen.get("pid")), f"{broker} was started again with another pid")
-            )
-            proofs.append((busy, f"links to {broker} were at work just before"))
-            proofs.append((closed > 0, f"{closed} links lost their connections"))
+        """As of any service; its fellows were stopped by the kernel's word."""
+        proofs, figures = killed(run, window)
         for fellow, seen in window.observations.get("paused", {}).items():
             proofs.append((seen.get("state") == "stopped", f"the kernel showed {fellow} as {seen.get('state')}"))
-        if not proofs:
-            proofs.append((False, "no broker was there to be killed"))
         return verdict_of(window, proofs, figures)

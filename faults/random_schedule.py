@@ -31,6 +31,7 @@ from faults.disconnect import Disconnect
 from faults.evidence import BEFORE_S
 from faults.kill import Kill, Terminate
 from faults.kill_broker import KillBroker
+from faults.kill_service import KillService
 from faults.lose_acks import LoseAcks
 from faults.out_of_memory import OutOfMemory
 from faults.partition import BlackHole, Partition
@@ -121,6 +122,7 @@ DRAWS: dict[type[Fault], Draw] = {
     Kill: Draw(3, (0, 2), settles_s=4.5, heals_s=0.5),
     Terminate: Draw(1, (0, 1), settles_s=4.5, heals_s=1.0),
     KillBroker: Draw(2, (0, 1), settles_s=5, heals_s=4.0),
+    KillService: Draw(2, (0, 1), settles_s=3, heals_s=1.0),
     Pause: Draw(2, (1, 3), settles_s=2.5),
     Partition: Draw(3, (1.5, 3), settles_s=3.5),
     BlackHole: Draw(2, (1.5, 3), settles_s=3.5),
@@ -267,6 +269,7 @@ def targets_of(pipeline: Pipeline, rate: int, backend: str, refuses: Refuses = _
             named = list(links) if kind is not Bandwidth else sending if rate >= LEAST_RATE_OF_A_LIMIT else []
         elif kind.acts_on == "service":
             used = [s for s in pipeline.services if s.durable and any(n.endswith(f"->{s.name}") for n in links)]
+            used = [s for s in used if (s.kind == "kafka") is (kind is KillBroker)]
             named = [process for service in used for process in service.processes()]
         else:
             named = [s for s in _seen_subscriptions(pipeline) if _pullers(pipeline, s)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from faults.evidence import BEFORE_S, CONNECT_BYTES
+from faults.evidence import BEFORE_S, CONNECT_BYTES, STARTS_CPU_S, WORKS_CPU, WORKS_OVER_S
 
 #: A link that carries less than this share of what it has carried on the average of this run only chatters. (Measured
 #: of the reference at 2,000 events/s: 0.4 to 1.5 % when idle.)
@@ -26,6 +26,7 @@ class Activity:
         self._lock = threading.Lock()
         self._recent: dict[str, deque[tuple[float, int]]] = {}
         self._began: dict[str, float] = {}
+        self._worked: dict[str, deque[tuple[float, int, float]]] = {}
 
     def add(self, t: float, link: str, carried: int) -> None:
         """`carried`: bytes both ways since the run began."""
@@ -36,6 +37,27 @@ class Activity:
                 recent.popleft()
             if carried:
                 self._began.setdefault(link, t)
+
+    def worked(self, t: float, worker: str, pid: int, cpu_s: float) -> None:
+        """Of a worker without a link: the processor time that its process has used."""
+        with self._lock:
+            recent = self._worked.setdefault(worker, deque(maxlen=16))
+            if recent and recent[-1][1] != pid:
+                recent.clear()
+            recent.append((t, pid, cpu_s))
+
+    def busy(self, worker: str, now: float, since: float = 0.0) -> bool:
+        """Whether a worker without a link has just used the processor, by a process that was started before `since`.
+
+        True as well where it is not measured, since nothing can be waited for.
+        """
+        with self._lock:
+            recent = self._worked.get(worker)
+            if not recent or now - recent[-1][0] > BLIND_AFTER_S:
+                return True
+            last, _, used = recent[-1]
+            before = next((r for r in recent if r[0] >= last - WORKS_OVER_S - 0.05), recent[-1])
+            return last - since > STARTS_CPU_S and used - before[2] >= WORKS_CPU * (last - before[0]) > 0
 
     def at_work(self, link: str, now: float, since: float = 0.0) -> bool:
         """Whether it has carried work in the last moments, from `since` on, when its worker's process was started.

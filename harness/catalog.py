@@ -35,23 +35,31 @@ from faults import (
     reset_connections,
     terminate,
 )
-from harness.scenario import Scenario, schedule
+from harness.scenario import Scenario, SideBySide, schedule
 from harness.topology import Kafka, KafkaHop, Pipeline, PubSubHop, UsageError, unknown
 from load.profiles import Steady
 from pipelines_under_test import mutants
 from pipelines_under_test.kappa.pipeline import kappa
+from pipelines_under_test.legacy.pipeline import legacy, legacy_1200, legacy_1600
 from pipelines_under_test.stock_beam.pipeline import stock_beam
 from pipelines_under_test.timed_dedup.pipeline import WINDOW_S, kappa_timed_dedup
 from pipelines_under_test.warehouse.pipeline import kappa_warehouse
 
 DEFAULT_SCENARIO = "kappa-under-fire"
+#: The pipelines that are here, mutants aside.
+OWN = (kappa, stock_beam, kappa_timed_dedup, kappa_warehouse, legacy, legacy_1600, legacy_1200)
+#: What the comparison of old and new runs, and what is known to be wrong with the old.
+OLD, NEW = legacy_1600, kappa
+KNOWN_OF_OLD = {"no_loss": "violation", "batch_parity": "violation"}
 #: What may stand in for a scenario's own schedule.
 SCHEDULES = ("none", "random")
 
 
 def claims(pipeline: Pipeline, parity: float = 0.95) -> list[Assertion]:
     """What every pipeline is held to: nothing lost, nothing altered, nothing doubled at the sink, parity, recovery."""
-    found: list[Assertion] = [no_loss(), content()]
+    found: list[Assertion] = [no_loss()]
+    if pipeline.hops_of_role("path"):
+        found.append(content())
     for hop in pipeline.hops:
         if hop.role in ("source", "path") and isinstance(hop, KafkaHop | PubSubHop):
             found.append(duplicate_rate(hop.name, most=1.0))
@@ -72,6 +80,11 @@ def _replace_duplicates(assertions: list[Assertion], hop: str, **bounds: float) 
     ]
 
 
+def _replace(assertions: list[Assertion], other: Assertion) -> list[Assertion]:
+    """The same claims with another one of a kind."""
+    return [other if a.name == other.name else a for a in assertions]
+
+
 def nearly_once(pipeline: Pipeline, most: float = 0.5) -> list[Assertion]:
     """What a pipeline that deduplicates in a window of time is held to: the same, but for a bounded rate of duplicates
     at the sink, which no parity with the batch truth can survive. A rate of nothing would prove nothing of the bound."""
@@ -83,7 +96,7 @@ def nearly_once(pipeline: Pipeline, most: float = 0.5) -> list[Assertion]:
 @cache
 def pipelines() -> dict[str, Pipeline]:
     """Every pipeline by name, the mutants among them."""
-    found = {p.name: p for p in (kappa, stock_beam, kappa_timed_dedup, kappa_warehouse)}
+    found = {p.name: p for p in OWN}
     return found | {name: mutant.pipeline for name, mutant in mutants.MUTANTS.items()}
 
 
@@ -252,14 +265,85 @@ def scenarios() -> dict[str, Scenario]:
             claims(kappa),
             about="three brokers, one of which is alone for a moment and then dies: another takes over, without what it had",
         ),
+        Scenario(
+            "speed-overload",
+            legacy_1200,
+            Steady(rate=1800, seconds=14),
+            (),
+            _replace(claims(legacy_1200), latency(p99_most_s=2)),
+            expected={**KNOWN_OF_OLD, "latency": "violation"},
+            about="load above the capacity of the Lambda pipeline's speed layer: latency rises until its stream manager dies, "
+            "again and again, and what is in its queues is lost each time",
+        ),
+        Scenario(
+            "batch-layer",
+            legacy,
+            Steady(rate=1000, seconds=26),
+            schedule(kill("landing").at(4), kill("query").at(7), kill("batch-job").at(10)),
+            claims(legacy),
+            about="the Lambda pipeline's log collector, query service and batch job killed, the last in the middle of a "
+            "version: none of them loses or doubles anything",
+        ),
     ]
     return {s.name: s for s in found}
 
 
+@cache
+def side_by_side() -> dict[str, SideBySide]:
+    """Every comparison of pipelines by name."""
+    load = Steady(rate=1500, seconds=20)
+    found = [
+        SideBySide(
+            "old-against-new",
+            (
+                Scenario(
+                    "old",
+                    OLD,
+                    load,
+                    schedule(kill("speed").at(5), kill("landing").at(8), kill("query").at(11), kill("speed").at(14)),
+                    claims(OLD),
+                    expected=KNOWN_OF_OLD,
+                    about="the Lambda pipeline, whose speed layer loses what it holds when it is restarted",
+                ),
+                Scenario(
+                    "new",
+                    NEW,
+                    load,
+                    schedule(
+                        kill("aggregator").at(5),
+                        kill("preprocessor").at(8),
+                        kill("converter").at(11),
+                        kill("aggregator").at(14),
+                    ),
+                    claims(NEW),
+                    about="the Kappa pipeline under the same restarts",
+                ),
+            ),
+            about="Twitter's evaluation: the Lambda and the Kappa pipeline under the same load and restarts",
+        ),
+    ]
+    return {s.name: s for s in found}
+
+
+def runnable() -> dict[str, Scenario | SideBySide]:
+    """All that `gauntlet run` takes a name of."""
+    return {**scenarios(), **side_by_side()}
+
+
+def named(name: str) -> Scenario | SideBySide:
+    """What `gauntlet run NAME` runs."""
+    known = runnable()
+    if name not in known:
+        raise unknown("scenario", name, known)
+    return known[name]
+
+
 def scenario(name: str) -> Scenario:
-    if name not in scenarios():
-        raise unknown("scenario", name, scenarios())
-    return scenarios()[name]
+    """A scenario of one pipeline."""
+    found = named(name)
+    if isinstance(found, SideBySide):
+        raise UsageError(f"{name} runs several pipelines side by side; a scenario of one is needed here.")
+    return found
 
 
 def pipeline(name: str) -> Pipeline:
@@ -304,31 +388,39 @@ def fitted(base: Scenario, other: Pipeline) -> Scenario:
         same = same and all(a.name != "batch_parity" for a in base.assertions)
     # A scenario without claims on the warehouse, on a pipeline that has one (or the other way round).
     same = same and (other.warehouse is None) == (base.pipeline.warehouse is None)
-    return base.with_(pipeline=other, assertions=base.assertions if same else claims(other))
+    # What is known to be wrong is known of the scenario's own pipeline.
+    return base.with_(pipeline=other, assertions=base.assertions if same else claims(other), expected={})
 
 
 def rescheduled(base: Scenario, kind: str) -> Scenario:
     """The scenario with another schedule: "none", or "random", which is drawn from the scenario's seed.
 
-    A least rate of duplicates says what the scenario's own faults must bring about; other faults need not.
+    A least rate of duplicates, or an expected violation, says what the scenario's own faults must bring about; other
+    faults need not.
     """
     if kind not in SCHEDULES:
         raise unknown("schedule", kind, SCHEDULES)
     assertions = [dataclasses.replace(a, least=0.0) if isinstance(a, duplicate_rate) else a for a in base.assertions]
-    return base.with_(faults=(), random=random_schedule() if kind == "random" else None, assertions=assertions)
+    drawn = random_schedule() if kind == "random" else None
+    return base.with_(faults=(), random=drawn, assertions=assertions, expected={})
 
 
 def listing() -> dict[str, Any]:
     """What `gauntlet list --json` prints."""
     return {
-        "scenarios": [{"name": s.name, "about": s.about, "pipeline": s.pipeline.name} for s in scenarios().values()],
-        "pipelines": [
-            {"name": p.name, "about": p.about} for p in pipelines().values() if p.name not in mutants.MUTANTS
+        "scenarios": [
+            {"name": s.name, "about": s.about, "pipeline": " and ".join(p.name for p in _pipelines_of(s))}
+            for s in runnable().values()
         ],
+        "pipelines": [{"name": p.name, "about": p.about} for p in OWN],
         "faults": [{"name": f.name, "about": f.about, "acts_on": f.acts_on, "needs": f.needs} for f in FAULTS.values()],
         "assertions": [{"name": n, "about": _first_line(a)} for n, a in ASSERTIONS.items()],
         "mutants": [_mutant(name, m) for name, m in mutants.MUTANTS.items()],
     }
+
+
+def _pipelines_of(one: Scenario | SideBySide) -> list[Pipeline]:
+    return [s.pipeline for s in one.scenarios] if isinstance(one, SideBySide) else [one.pipeline]
 
 
 def _mutant(name: str, mutant: Any) -> Mapping[str, Any]:

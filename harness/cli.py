@@ -11,9 +11,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.topology import Pipeline, UsageError, unknown
+
+if TYPE_CHECKING:
+    from harness.scenario import SideBySide
 
 PASS, VIOLATION, USAGE, INCONCLUSIVE, HARNESS, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -210,11 +213,14 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from harness.catalog import DEFAULT_SCENARIO, fitted, pipeline, rescheduled, scenario
-    from harness.report.terminal import make_view, print_verdict
+    from harness.catalog import DEFAULT_SCENARIO, fitted, named, pipeline, rescheduled
+    from harness.report.terminal import print_verdict
+    from harness.scenario import SideBySide
     from harness.session import Session
 
-    chosen = scenario(args.scenario or DEFAULT_SCENARIO)
+    chosen = named(args.scenario or DEFAULT_SCENARIO)
+    if isinstance(chosen, SideBySide):
+        return _run_side_by_side(args, chosen)
     if args.pipeline:
         chosen = fitted(chosen, pipeline(args.pipeline)).with_(ref=args.pipeline if ":" in args.pipeline else "")
     given = {k: v for k, v in (("rate", args.rate), ("seconds", args.seconds)) if v is not None}
@@ -227,15 +233,46 @@ def _run(args: argparse.Namespace) -> int:
         chosen = rescheduled(chosen, args.schedule)
     chosen.validate()
     _check_out(args.out)
+    with _view() as view, Session(args.backend, args.endpoints) as session:
+        session.prepare(chosen.pipeline)
+        outcome = session.run(chosen, args.out, [view])
+    return _answer(outcome.verdict, args.json, print_verdict)
+
+
+def _run_side_by_side(args: argparse.Namespace, chosen: SideBySide) -> int:
+    from harness.report.terminal import print_verdict
+    from harness.session import Session
+    from harness.side_by_side import execute
+
+    for option, given in (("--pipeline", args.pipeline), ("--schedule", args.schedule)):
+        if given is not None:
+            raise UsageError(f"{chosen.name} runs pipelines and schedules of its own, and takes no {option}.")
+    load = {k: v for k, v in (("rate", args.rate), ("seconds", args.seconds)) if v is not None}
+    changes: dict[str, Any] = {"load": dataclasses.replace(chosen.load, **load)}
+    if args.seed is not None:
+        changes["seed"] = args.seed
+    if args.load_processes is not None:
+        changes |= {"processes": args.load_processes, "users": max(chosen.scenarios[0].users, args.load_processes)}
+    chosen = chosen.with_(**changes).validate()
+    _check_out(args.out)
+    with Session(args.backend, args.endpoints) as session:
+        for scenario in chosen.scenarios:
+            session.prepare(scenario.pipeline)
+        outcome = execute(chosen, session, args.out, _view)
+    return _answer(outcome.verdict, args.json, print_verdict)
+
+
+@contextlib.contextmanager
+def _view() -> Iterator[Any]:
+    """What shows one run while it goes on."""
+    from harness.report.terminal import make_view
+
     view = make_view(sys.stderr)
     try:
-        with Session(args.backend, args.endpoints) as session:
-            session.prepare(chosen.pipeline)
-            outcome = session.run(chosen, args.out, [view.on])
+        yield view.on
     finally:
         with contextlib.suppress(Exception):
             view.close()
-    return _answer(outcome.verdict, args.json, print_verdict)
 
 
 def _check_out(out: Path) -> None:
@@ -260,19 +297,46 @@ def _answer(verdict: dict[str, Any], as_json: bool, print_verdict: Any) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from assertions.judge import judge
+    from harness import side_by_side
     from harness.report.terminal import print_verdict
     from harness.store import SavedRun
 
-    return _answer(judge(SavedRun.load(_folder(args.run))), args.json, print_verdict)
+    folder = _folder(args.run)
+    verdict = side_by_side.judge_again(folder) if side_by_side.is_one(folder) else judge(SavedRun.load(folder))
+    return _answer(verdict, args.json, print_verdict)
 
 
 def _report(args: argparse.Namespace) -> int:
+    from harness import side_by_side
+
+    folder = _folder(args.run)
+    if not side_by_side.is_one(folder):
+        return _report_of(folder)
+    from harness.report.side_by_side import write_page
+    from harness.store import UnfinishedRun
+
+    try:
+        verdict = side_by_side.judge_again(folder)
+    except UnfinishedRun as error:
+        write_page(folder, {}, folder / "report.html")
+        print(f"gauntlet: {error}", file=sys.stderr)
+        print(folder / "report.html")
+        return INCONCLUSIVE
+    with contextlib.redirect_stdout(sys.stderr):
+        for run in verdict["runs"]:
+            _report_of(Path(run["run"]))
+    side_by_side.write_answers(folder, verdict)
+    print(folder / "report.html")
+    return PASS
+
+
+def _report_of(path: Path) -> int:
     from assertions.judge import judge
     from harness.report.html import write_html
     from harness.report.junit import write_junit
     from harness.store import RunFolder, SavedRun, UnfinishedRun
 
-    folder = RunFolder(_folder(args.run))
+    folder = RunFolder(path)
     try:
         run = SavedRun.load(folder.path)
     except UnfinishedRun as error:
@@ -437,12 +501,12 @@ def _provision(args: argparse.Namespace) -> int:
 
 def _images(args: argparse.Namespace) -> int:
     from harness.backends import docker, images
-    from harness.provision import provision
+    from harness.provision import provision, provision_one
     from harness.provision.show import Shown
 
     daemon = docker.client(600)
     with Shown() as shown:
-        programs = provision(shown)
+        programs = dataclasses.replace(provision(shown), redis=provision_one("redis", shown))
     for name in images.build(daemon, programs, lambda text: print(f"  {text}", file=sys.stderr), args.base):
         print(name)
     return PASS

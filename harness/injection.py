@@ -42,7 +42,8 @@ class LiveSystem:
         return not self.ending.wait(max(0.0, seconds))
 
     def at_work(self, links: Sequence[str]) -> bool:
-        """Whether any of them carries work right now, by the processes that their workers now are."""
+        """Whether any of them carries work right now, by the processes that their workers now are. A name that is no link's
+        is that of a worker without any."""
         since: dict[str, float] = {}
         for record in list(self._history.records):
             if record["kind"] == "worker-start":
@@ -50,7 +51,12 @@ class LiveSystem:
             elif record["kind"] == "worker-exit":
                 since[record["worker"]] = math.inf
         now = self.now()
-        return any(self.activity.at_work(link, now, since.get(link.split("->")[0], 0.0)) for link in links)
+        return any(
+            self.activity.at_work(name, now, since.get(name.split("->")[0], 0.0))
+            if "->" in name
+            else self.activity.busy(name, now, since.get(name, 0.0))
+            for name in links
+        )
 
     def signal_worker(self, instance: str, number: int, restart: bool) -> Observations:
         return self._supervisor.signal(instance, number, restart)

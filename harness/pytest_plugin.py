@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from faults.base import Fault
     from faults.random_schedule import RandomSchedule
     from harness.run import Outcome
-    from harness.scenario import Scenario
+    from harness.scenario import Scenario, SideBySide
     from harness.session import Session
     from harness.topology import Pipeline
     from load.profiles import Steady
@@ -95,7 +95,7 @@ class Gauntlet:
 
     def __init__(self, session: Session, out: Path, name: str, seed: int | None) -> None:
         self._session, self._out, self._name, self._seed = session, out, name, seed
-        self.runs: list[CheckableRun] = []
+        self.runs: list[CheckableRun | CheckableRuns] = []
 
     def run(
         self,
@@ -133,6 +133,20 @@ class Gauntlet:
 
         chosen = catalog.scenario(scenario) if isinstance(scenario, str) else scenario
         return self._start(catalog.fitted(chosen, pipeline) if pipeline is not None else chosen)
+
+    def side_by_side(self, runs: str | SideBySide) -> CheckableRuns:
+        """Runs several pipelines side by side, by name or value; `check()` judges each by its own claims."""
+        from harness import catalog
+        from harness.scenario import SideBySide
+
+        chosen = catalog.named(runs) if isinstance(runs, str) else runs
+        if not isinstance(chosen, SideBySide):
+            raise ValueError(f"{chosen.name} is a scenario of one pipeline: gauntlet.scenario({chosen.name!r})")
+        made = CheckableRuns(
+            chosen.with_(seed=self._seed) if self._seed is not None else chosen, self._session, self._out
+        )
+        self.runs.append(made)
+        return made
 
     def _start(self, scenario: Scenario) -> CheckableRun:
         chosen = scenario.with_(seed=self._seed) if self._seed is not None else scenario
@@ -190,6 +204,46 @@ class CheckableRun:
             raise Violation(_told(self.verdict, "violation"))
         if self.verdict["verdict"] == "inconclusive":
             raise Inconclusive(_told(self.verdict, "inconclusive"))
+        return self
+
+
+class CheckableRuns:
+    """Runs of several pipelines that were made and wait to be judged."""
+
+    def __init__(self, chosen: SideBySide, session: Session, out: Path) -> None:
+        from harness.side_by_side import execute
+
+        self._again = lambda: execute(chosen, session, out)
+        self.checked = False
+        self.outcome: Outcome = self._again()
+
+    @property
+    def folder(self) -> Path:
+        return self.outcome.folder
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """The object of the contract, with `runs` and `table`."""
+        return self.outcome.verdict
+
+    def run(self, pipeline: str) -> dict[str, Any]:
+        """The verdict of a pipeline's run."""
+        return next(dict(run) for run in self.verdict["runs"] if run["pipeline"] == pipeline)
+
+    def figures(self, key: str) -> dict[str, Any]:
+        """A line of the table: the pipelines' figures by their names."""
+        return next(dict(line["values"]) for line in self.verdict["table"] if line["key"] == key)
+
+    def check(self) -> CheckableRuns:
+        """Raises Violation or Inconclusive, as `CheckableRun.check`."""
+        self.checked = True
+        if self.verdict["verdict"] == "inconclusive":
+            self.outcome = self._again()
+        told = "\n".join(_told(run, run["verdict"]) for run in self.verdict["runs"] if run["verdict"] != "pass")
+        if self.verdict["verdict"] == "violation":
+            raise Violation(told)
+        if self.verdict["verdict"] == "inconclusive":
+            raise Inconclusive(told)
         return self
 
 

@@ -34,7 +34,7 @@ from harness.services.base import SinkResult, Tap, TapResult
 from harness.stack import Stack
 from harness.store import RunFolder, SavedRun
 from harness.supervisor import Supervisor
-from harness.topology import Pipeline
+from harness.topology import Hop, Pipeline
 from harness.watching import Watch
 
 #: How long the first event may take to the last hop.
@@ -69,9 +69,13 @@ class Run:
         self.supervisor = Supervisor(stack.site.children, history)
         self.taps: dict[str, Tap] = {}
         self.system = LiveSystem(self.pipeline, stack, self.supervisor, history, self.names)
-        self.sampler = Sampler(stack.site.meter(), self.taps, history, self._groups(), self.system.activity)
+        self.sampler = Sampler(
+            stack.site.meter(), self.taps, history, self._groups(), self.system.activity, self._unlinked()
+        )
         self.system.before_return = self.sampler.before_return
-        self.watch = Watch({s: partial(stack.ask, s) for s in stack.site.existing if s in stack.servers}, history)
+        existing = {s: partial(stack.ask, s) for s in stack.site.existing if s in stack.servers}
+        serving = {h.worker: partial(stack.ask_worker, h) for h in self.pipeline.hops_of_workers()}
+        self.watch = Watch(existing, history, serving)
         self.injection = Injection(scenario.faults, self.system, self.pipeline, history)
         self.load_child: Child | None = None
         self.load_exit: Exit | None = None
@@ -97,6 +101,16 @@ class Run:
             group, topic = self.names[worker.group], self.names[hop.topic]
             found[worker.name, hop.name] = partial(_ask_committed, server, group, topic)
         return found
+
+    def _unlinked(self) -> dict[str, Callable[[], int | None]]:
+        """Workers without a link: how to ask for the pid of each."""
+        linked = {link.worker for link in self.pipeline.links()}
+
+        def pid(instance: str) -> int | None:
+            child = self.supervisor.child(instance)
+            return child.pid if child is not None else None
+
+        return {i: partial(pid, i) for i in self.pipeline.instances() if i not in linked}
 
     def _meta(self) -> dict[str, Any]:
         """What was asked: all that `check` needs beside what was observed."""
@@ -125,6 +139,7 @@ class Run:
                 ],
                 "workers": [
                     {"name": instance, "worker": w.name, "reads": w.reads, "writes": list(w.writes)}
+                    | ({"serves": True} if any(h.worker == instance for h in p.hops_of_workers()) else {})
                     for instance, w in p.instances().items()
                 ],
                 "links": [{"name": x.name, "worker": x.worker, "service": x.service} for x in p.links()],
@@ -138,6 +153,7 @@ class Run:
                     {"dimension": c.dimension, "key": list(c.key), "windows_s": list(c.windows_s)} for c in p.cells
                 ],
                 "batch": p.batch is not None,
+                "leaves_out_late": p.leaves_out_late,
                 "encode": p.encode,
             },
             "load": {
@@ -169,14 +185,19 @@ class Run:
                 there.add(made[future])
                 for hop in self.pipeline.hops:
                     if hop.service == made[future]:
-                        tap = self.stack.tap(self.pipeline, hop, self.names, self.tag, self.history.clock.now)
-                        tap.start()
-                        self.taps[hop.name] = tap
-                for instance in [i for i, w in waiting.items() if set(w.uses.values()) <= there]:
+                        self._start_tap(hop)
+                for instance in [i for i, w in waiting.items() if self.pipeline.needs(w) <= there]:
                     self._start_worker(instance, waiting.pop(instance))
+        for hop in self.pipeline.hops_of_workers():
+            self._start_tap(hop)
         self._start_load()
         self.sampler.start()
         self.watch.start()
+
+    def _start_tap(self, hop: Hop) -> None:
+        tap = self.stack.tap(self.pipeline, hop, self.names, self.tag, self.history.clock.now)
+        tap.start()
+        self.taps[hop.name] = tap
 
     def _start_worker(self, instance: str, worker: Any) -> None:
         env = {
@@ -185,13 +206,14 @@ class Run:
             if any(link.name == f"{instance}->{service}" for link in self.stack.links)
         }
         env |= self._resolved(worker.env) | {"GAUNTLET_WORKER": instance, "PYTHONUNBUFFERED": "1"}
+        if worker.serves:
+            env[worker.serves] = self.stack.served[instance][0]
         log = self.folder.worker_log(instance)
         launch, command = self.stack.site.launch(instance, worker, env, log)
         self.supervisor.start(instance, launch, command, log)
 
     def _resolved(self, env: Mapping[str, str]) -> dict[str, str]:
-        """`{name}` in a value becomes the run's own name of that topic, subscription, table, dataset, database or
-        group."""
+        """`{name}` in a value becomes the run's own name of what it names (see `topology.RESOURCES`)."""
         resolved = {}
         for variable, value in env.items():
             for name, own in self.names.items():
@@ -329,15 +351,19 @@ class Run:
         )
 
     def collect(self) -> None:
-        """Stops the workers, then brings the taps home while the batch truth reads the closed source log."""
+        """Stops the workers, then brings the taps home while the batch truth reads the closed source log.
+
+        A worker that answers for a hop is stopped last: its tap asks it once everything else stands still.
+        """
         self.stack.check()
-        self.supervisor.stop_all()
+        self.supervisor.stop_all(but={hop.worker for hop in self.pipeline.hops_of_workers()})
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             batch = pool.submit(self._truths)
             results = {hop: pool.submit(tap.finish) for hop, tap in self.taps.items()}
             for hop, future in results.items():
                 self._save(hop, future.result())
             batch.result()
+        self.supervisor.stop_all()
         self.sampler.finish(self.folder)
         self.watch.stop()
 
@@ -347,6 +373,8 @@ class Run:
             sightings = result.sightings(self.tag)
             if sightings is not None:
                 sightings.write_parquet(self.folder.sightings(hop))
+            if result.appearances is not None:
+                result.appearances.write_parquet(self.folder.appearances(hop))
         self.history.add("tap", hop=hop, certified=result.certified, reason=result.reason, figures=result.figures)
 
     def _truths(self) -> None:

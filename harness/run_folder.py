@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,23 +51,10 @@ class RunFolder:
 
         `tag`: eight hexadecimal digits, random unless given (then a taken name is an error).
         """
-        if tag is not None and not re.fullmatch(r"[0-9a-f]{8}", tag):
-            raise ValueError(f"a run tag is eight hexadecimal digits, not {tag!r}")
-        started = datetime.now(UTC)
-        plain = re.sub(r"[^A-Za-z0-9_.]+", "-", scenario).strip("-.") or "run"
-        Path(out).mkdir(parents=True, exist_ok=True)
-        while True:
-            name = tag or secrets.token_hex(4)
-            path = Path(out) / f"{started:%Y%m%dT%H%M%SZ}-{plain}-{name}"
-            try:
-                path.mkdir()
-            except FileExistsError:
-                if tag is not None:
-                    raise
-                continue
-            (path / "hops").mkdir()
-            (path / "logs").mkdir()
-            return cls(path, name, started)
+        made = cls(*new_folder(out, scenario, tag))
+        (made.path / "hops").mkdir()
+        (made.path / "logs").mkdir()
+        return made
 
     @property
     def run_json(self) -> Path:
@@ -100,6 +87,10 @@ class RunFolder:
     @property
     def progress(self) -> Path:
         return self.path / "progress.parquet"
+
+    @property
+    def work(self) -> Path:
+        return self.path / "work.parquet"
 
     @property
     def commits(self) -> Path:
@@ -139,6 +130,9 @@ class RunFolder:
     def sightings(self, sink: str) -> Path:
         return self.path / "hops" / f"{sink}.seen.parquet"
 
+    def appearances(self, sink: str) -> Path:
+        return self.path / "hops" / f"{sink}.appeared.parquet"
+
     def warehouse(self, name: str) -> Path:
         """What the warehouse answered at the end: "duplicates" or "parity"."""
         return self.warehouse_folder / f"{name}.parquet"
@@ -149,9 +143,7 @@ class RunFolder:
 
     def write_json(self, name: str, obj: object) -> Path:
         """Writes a JSON file that is either the old one or the whole new one, also after a power cut."""
-        target = self.path / name
-        _write_whole(target, (json.dumps(obj, indent=2, default=_plain) + "\n").encode())
-        return target
+        return write_json(self.path / name, obj)
 
     def sealed_files(self) -> list[Path]:
         """The files on which a verdict depends, and which the manifest therefore covers."""
@@ -162,12 +154,42 @@ class RunFolder:
         for path in (self.run_json, self.history, *(ledgers(self.ledger) or [self.ledger])):
             if not path.is_file():
                 raise HarnessFault(f"{self.path}: cannot be sealed, {path.name} was never written.")
-        files = {}
-        for path in self.sealed_files():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-            files[path.relative_to(self.path).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        self.write_json("manifest.json", {"format": FORMAT, "files": files})
+        write_manifest(self.path, self.sealed_files())
+
+
+def new_folder(out: Path, scenario: str, tag: str | None = None) -> tuple[Path, str, datetime]:
+    """Makes `<out>/<UTC time>-<scenario>-<tag>`: its path, tag and time. See `RunFolder.create`."""
+    if tag is not None and not re.fullmatch(r"[0-9a-f]{8}", tag):
+        raise ValueError(f"a run tag is eight hexadecimal digits, not {tag!r}")
+    started = datetime.now(UTC)
+    plain = re.sub(r"[^A-Za-z0-9_.]+", "-", scenario).strip("-.") or "run"
+    Path(out).mkdir(parents=True, exist_ok=True)
+    while True:
+        name = tag or secrets.token_hex(4)
+        path = Path(out) / f"{started:%Y%m%dT%H%M%SZ}-{plain}-{name}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            if tag is not None:
+                raise
+            continue
+        return path, name, started
+
+
+def write_json(target: Path, obj: object) -> Path:
+    """Writes a JSON file that is either the old one or the whole new one, also after a power cut."""
+    _write_whole(target, (json.dumps(obj, indent=2, default=_plain) + "\n").encode())
+    return target
+
+
+def write_manifest(folder: Path, paths: Iterable[Path]) -> None:
+    """Writes size and sum of these files of a folder, which may not change afterwards."""
+    files = {}
+    for path in paths:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    write_json(folder / "manifest.json", {"format": FORMAT, "files": files})
 
 
 def _evidence_files(folder: Path) -> list[Path]:
@@ -234,32 +256,56 @@ def read_json(path: Path) -> dict[str, Any]:
 def check_manifest(folder: Path) -> None:
     """Compares every file with the manifest: first names and lengths, which cost nothing, then the contents."""
     path = folder / "manifest.json"
+    files = _files_in(path)
+    for name in ("run.json", "history.jsonl", "ledger.bin"):
+        if not (ledgers_among(files, name) if name == "ledger.bin" else name in files):
+            raise DamagedRun(f"{path}: does not list {name}, without which nothing can be judged.")
+    _check_sizes(path, files)
+    for target in _evidence_files(folder):
+        if target.relative_to(folder).as_posix() not in files:
+            raise DamagedRun(f"{target}: is not listed in the manifest; it was added after the run.")
+    _check_contents(path, files)
+
+
+def check_listed(folder: Path, *needed: str) -> None:
+    """Compares what the manifest of a folder lists with what is there; `needed` must be listed. As `check_manifest`."""
+    path = folder / "manifest.json"
+    files = _files_in(path)
+    for name in needed:
+        if name not in files:
+            raise DamagedRun(f"{path}: does not list {name}, without which nothing can be judged.")
+    _check_sizes(path, files)
+    _check_contents(path, files)
+
+
+def _files_in(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UnfinishedRun(
-            f"{folder}: this run was never finished (there is no manifest.json), so it has no verdict. "
+            f"{path.parent}: this run was never finished (there is no manifest.json), so it has no verdict. "
             "Its logs and history can still be read."
         )
     files = read_json(path).get("files")
     if not isinstance(files, dict):
         raise DamagedRun(f"{path}: does not list the run's files.")
-    for name in ("run.json", "history.jsonl", "ledger.bin"):
-        if not (ledgers_among(files, name) if name == "ledger.bin" else name in files):
-            raise DamagedRun(f"{path}: does not list {name}, without which nothing can be judged.")
+    return files
+
+
+def _check_sizes(path: Path, files: Mapping[str, Any]) -> None:
     for name, size, _digest in _listed(path, files):
-        target = folder / name
+        target = path.parent / name
         if not target.is_file():
             raise DamagedRun(f"{target}: is missing; the manifest lists it with {size} bytes.")
         actual = target.stat().st_size
         if actual != size:
             raise DamagedRun(f"{target}: has {actual} bytes; the manifest says {size}.")
-    for target in _evidence_files(folder):
-        if target.relative_to(folder).as_posix() not in files:
-            raise DamagedRun(f"{target}: is not listed in the manifest; it was added after the run.")
+
+
+def _check_contents(path: Path, files: Mapping[str, Any]) -> None:
     for name, _size, digest in _listed(path, files):
-        actual_digest = _sha256(folder / name)
+        actual_digest = _sha256(path.parent / name)
         if actual_digest != digest:
             raise DamagedRun(
-                f"{folder / name}: its content has changed (SHA-256 {actual_digest[:12]}…; "
+                f"{path.parent / name}: its content has changed (SHA-256 {actual_digest[:12]}…; "
                 f"the manifest says {digest[:12]}…)."
             )
 

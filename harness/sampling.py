@@ -1,5 +1,5 @@
-"""Sampling: what flows over the links and arrives at the hops, five times a second; what the consumer groups have
-committed, ten times a second; and how the machine is."""
+"""Sampling: what flows over the links and arrives at the hops, five times a second; what processor time is used by workers
+without a link; what the consumer groups have committed, ten times a second; and how the machine is."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 
 from harness.activity import Activity
 from harness.backends.base import Meter
 from harness.history import History
 from harness.services.base import Tap
-from harness.store import COMMITS, LINKS, PROGRESS, RunFolder
+from harness.store import COMMITS, LINKS, PROGRESS, WORK, RunFolder
 
 EVERY_S = 0.2
 COMMITS_EVERY_S = 0.1
@@ -32,7 +33,8 @@ AskCommitted = Callable[[str, float], "Mapping[int, int] | None"]
 
 
 class Sampler:
-    """`groups`: (worker, hop that it reads) -> how to ask what its consumer group has committed there."""
+    """`groups`: (worker, hop that it reads) -> how to ask what its consumer group has committed there. `unlinked`: workers
+    without a link, of whose work nothing else is seen -> the pid of the process, None while there is none."""
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class Sampler:
         history: History,
         groups: Mapping[tuple[str, str], AskCommitted] | None = None,
         activity: Activity | None = None,
+        unlinked: Mapping[str, Callable[[], int | None]] | None = None,
     ) -> None:
         self._meter = meter
         self._groups = dict(groups or {})
@@ -51,6 +54,7 @@ class Sampler:
         self._links: list[tuple[Any, ...]] = []
         self._activity = activity or Activity()
         self._progress: list[tuple[Any, ...]] = []
+        self._unlinked, self._work = dict(unlinked or {}), list[tuple[Any, ...]]()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="sampler", daemon=True)
         self._oom_before = _oom_kills()
@@ -100,6 +104,10 @@ class Sampler:
                 except OSError as error:
                     metering = False
                     self._history.add("error", text=f"links cannot be measured on this machine: {error}")
+            for worker, pid_of in self._unlinked.items():
+                if (pid := pid_of()) is not None and (used := _cpu_s(pid)) is not None:
+                    self._work.append((now, worker, pid, used))
+                    self._activity.worked(now, worker, pid, used)
             counts = {hop: tap.count() for hop, tap in list(self._taps.items())}
             self._progress.extend((now, hop, count) for hop, count in counts.items())
             drift = self._history.clock.drift_ms()
@@ -123,6 +131,8 @@ class Sampler:
         self.stop()
         pl.DataFrame(self._links, schema=LINKS, orient="row").write_parquet(folder.links)
         pl.DataFrame(self._progress, schema=PROGRESS, orient="row").write_parquet(folder.progress)
+        if self._unlinked:
+            pl.DataFrame(self._work, schema=WORK, orient="row").write_parquet(folder.work)
         if self._groups:
             pl.DataFrame(self._commits, schema=COMMITS, orient="row").write_parquet(folder.commits)
 
@@ -138,6 +148,17 @@ class Sampler:
             load_average=os.getloadavg()[0],
             cores=os.cpu_count(),
         )
+
+
+def _cpu_s(pid: int) -> float | None:
+    """Processor time of a process and its children in seconds; None where it cannot be seen: it has ended, or is a
+    container's on another machine."""
+    try:
+        process = psutil.Process(pid)
+        times = [p.cpu_times() for p in (process, *process.children(recursive=True))]
+    except psutil.Error:
+        return None
+    return round(sum(t.user + t.system for t in times), 3)
 
 
 def _oom_kills() -> int:

@@ -98,6 +98,46 @@ class Scenario:
                 )
 
 
+@dataclass(frozen=True)
+class SideBySide:
+    """What `gauntlet run NAME` runs of several pipelines: a scenario each, one after another, under the same load.
+
+    Their schedules are as alike as the pipelines are. Each is judged by its own claims; the worst verdict is that of all.
+    """
+
+    name: str
+    scenarios: Sequence[Scenario]
+    about: str = ""
+
+    @property
+    def seed(self) -> int:
+        return self.scenarios[0].seed
+
+    @property
+    def load(self) -> Steady:
+        return self.scenarios[0].load
+
+    def with_(self, **changes: Any) -> SideBySide:
+        """The same change in every scenario."""
+        return dataclasses.replace(self, scenarios=[s.with_(**changes) for s in self.scenarios])
+
+    def validate(self) -> SideBySide:
+        """Raises UsageError at the first thing that cannot work, or could not be compared."""
+        names = [s.name for s in self.scenarios]
+        if len(set(names)) < max(2, len(names)):
+            raise UsageError(
+                f"{self.name}: it needs two scenarios or more, of different names, not {', '.join(names)}."
+            )
+        for s in self.scenarios:
+            s.validate()
+            if (s.load, s.seed, s.users) != (self.load, self.seed, self.scenarios[0].users):
+                raise UsageError(
+                    f"{self.name}: {s.name} has another load than {names[0]}, so that nothing could be compared. Give both "
+                    "the same load, seed and users."
+                )
+        return self
+
+
 def schedule(*faults: Fault | Sequence[Fault]) -> list[Fault]:
     """One flat schedule, in the order of time, out of faults and repeated faults."""
     flat: list[Fault] = []

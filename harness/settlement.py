@@ -79,6 +79,10 @@ class EventIndex:
         which = np.searchsorted(starts, places, side="right") - 1
         return producers[which], places - starts[which]
 
+    def masks(self, mask: np.ndarray) -> dict[int, np.ndarray]:
+        """A set of events as a mask over the sequences of each producer."""
+        return {p: mask[self._base[p] : self._base[p] + size] for p, size in sorted(self.sizes.items())}
+
     def sequences(self, mask: np.ndarray) -> dict[int, np.ndarray]:
         """A set of events as sequences by producer, ascending."""
         return {
@@ -87,48 +91,78 @@ class EventIndex:
         }
 
 
-@dataclass(frozen=True)
+class Bits:
+    """A set of events by their places, a bit each: a run may have a hundred million."""
+
+    def __init__(self, bits: np.ndarray, size: int) -> None:
+        """`bits`: as `numpy.packbits` makes them; those beyond `size` are 0."""
+        self._bits, self.size = bits, size
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> Bits:
+        return cls(np.packbits(mask), len(mask))
+
+    def __and__(self, other: Bits) -> Bits:
+        return Bits(self._bits & other._bits, self.size)
+
+    def __or__(self, other: Bits) -> Bits:
+        return Bits(self._bits | other._bits, self.size)
+
+    def __sub__(self, other: Bits) -> Bits:
+        return Bits(self._bits & ~other._bits, self.size)
+
+    def __len__(self) -> int:
+        return int(np.bitwise_count(self._bits).sum(dtype=np.int64))
+
+    def mask(self, begin: int = 0, end: int | None = None) -> np.ndarray:
+        """The boolean array of all places, or of those from `begin` on and before `end`."""
+        end = self.size if end is None else min(end, self.size)
+        low = begin // 8
+        return np.unpackbits(self._bits[low : -(-end // 8)], count=end - low * 8)[begin - low * 8 :].view(bool)
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """Whether each of these places is in it."""
+        found: np.ndarray = (self._bits[places >> 3] << (places & 7).astype(np.uint8) & np.uint8(0x80)).view(np.uint8)
+        return found.astype(bool)
+
+    def first(self, most: int) -> np.ndarray:
+        """The least `most` places."""
+        bytes_ = np.flatnonzero(self._bits)[:most]  # each holds one place or more
+        places = (bytes_[:, None] * 8 + np.arange(8)).ravel()
+        return places[self.at(places)][:most] if len(places) else places
+
+
 class Settlement:
-    """What became of each event that load intended, settled at the source log. Sets are boolean arrays over `index`.
+    """What became of each event that load intended, settled at the source log.
+
+    Each set of events may be had as a boolean array over `index`, made anew whenever it is asked for, or by its name from
+    `sets`, at a bit an event.
 
     An event whose delivery is ambiguous is looked up in the source log: present, it must arrive like any other;
     absent, it must not appear anywhere.
     """
 
-    index: EventIndex
-    acked: np.ndarray
-    ambiguous: np.ndarray
-    failed: np.ndarray
-    poison: np.ndarray
-    in_source_log: np.ndarray
-    #: records of the source log beyond the first of their event (a client that retried)
-    source_copies: int = 0
+    def __init__(self, index: EventIndex, source_copies: int, **sets: Bits) -> None:
+        """`source_copies`: records of the source log beyond the first of their event (a client that retried). `sets`:
+        acked, ambiguous, failed, poison and in_source_log."""
+        self.index, self.source_copies = index, source_copies
+        log = sets["in_source_log"]
+        self.sets = {
+            **sets,
+            "must_arrive": log - sets["poison"],
+            #: acknowledged to load and not in the source log: a service lost them (or the harness)
+            "acked_but_absent": sets["acked"] - log,
+            "ambiguous_present": sets["ambiguous"] & log,
+            "ambiguous_absent": sets["ambiguous"] - log,
+            "failed_but_present": sets["failed"] & log,
+            "poison_planted": sets["poison"] & log,
+        }
 
-    @cached_property
-    def must_arrive(self) -> np.ndarray:
-        return self.in_source_log & ~self.poison
-
-    @cached_property
-    def acked_but_absent(self) -> np.ndarray:
-        """Acknowledged to load and not in the source log: a service lost them (or the harness)."""
-        return self.acked & ~self.in_source_log
-
-    @cached_property
-    def ambiguous_present(self) -> np.ndarray:
-        return self.ambiguous & self.in_source_log
-
-    @cached_property
-    def ambiguous_absent(self) -> np.ndarray:
-        return self.ambiguous & ~self.in_source_log
-
-    @cached_property
-    def failed_but_present(self) -> np.ndarray:
-        return self.failed & self.in_source_log
-
-    @cached_property
-    def poison_planted(self) -> np.ndarray:
-        return self.in_source_log & self.poison
+    def __getattr__(self, name: str) -> np.ndarray:
+        if name.startswith("_") or name not in self.sets:
+            raise AttributeError(name)
+        return self.sets[name].mask()
 
     def sequences(self, name: str) -> dict[int, np.ndarray]:
         """One of the sets above as sequences by producer, for instance `sequences("must_arrive")`."""
-        return self.index.sequences(getattr(self, name))
+        return self.index.sequences(self.sets[name].mask())

@@ -21,20 +21,23 @@ from typing import Any
 from harness.backends.base import Child, Exit, Site
 from harness.backends.leftovers import Leftovers
 from harness.errors import HarnessFault, StartFailed, last_lines
-from harness.services import bigquery, bigtable, kafka, pubsub, sqlite
+from harness.services import bigquery, bigtable, files, http, kafka, pubsub, redis, sqlite
 from harness.services.base import Server, SinkTap, Tap
 from harness.topology import (
     BigQuery,
     BigQueryHop,
     Bigtable,
     BigtableHop,
+    Files,
     Hop,
+    HttpHop,
     Kafka,
     KafkaHop,
     Link,
     Pipeline,
     PubSub,
     PubSubHop,
+    Redis,
     Sqlite,
     SqliteHop,
     UsageError,
@@ -42,7 +45,7 @@ from harness.topology import (
 from harness.toxiproxy import ToxiproxyServer
 
 #: What asks a service of a kind whether it answers; all others speak gRPC.
-_PROBES = {"kafka": kafka.probe, "bigquery": bigquery.probe}
+_PROBES = {"kafka": kafka.probe, "bigquery": bigquery.probe, "redis": redis.probe}
 
 #: (event kind, fields) -> None: how a stack tells the run that uses it what happened to its services.
 Tell = Callable[..., Any]
@@ -51,7 +54,8 @@ Tell = Callable[..., Any]
 def shape(pipeline: Pipeline) -> str:
     """What a stack must have to serve this pipeline; equal shapes can share one."""
     services = [{"type": type(s).__name__, **dataclasses.asdict(s)} for s in pipeline.services]
-    return json.dumps([services, [link.name for link in pipeline.links()]], sort_keys=True, default=str)
+    links = [link.name for link in pipeline.links()]
+    return json.dumps([services, links, list(pipeline.serving())], sort_keys=True, default=str)
 
 
 class Stack:
@@ -61,7 +65,9 @@ class Stack:
         self.shape = shape(pipeline)
         self.site = site
         self.links = pipeline.links()
-        self._services = pipeline.services
+        self._services, self._serving = pipeline.services, list(pipeline.serving())
+        #: workers that serve -> (what each is to listen on, where the harness reaches it), "host:port"
+        self.served: dict[str, tuple[str, str]] = {}
         self._tell: Tell = lambda kind, **fields: None
         self._asked: set[int] = set()
         self._children: dict[str, tuple[Child, str]] = {}
@@ -88,8 +94,12 @@ class Stack:
             return bigtable.BigtableServer(service, self.site, self._exited)
         if isinstance(service, BigQuery):
             return bigquery.BigQueryServer(service, self.site, self._exited)
+        if isinstance(service, Redis):
+            return redis.RedisServer(service, self.site, self._exited)
         if isinstance(service, Sqlite):
             return sqlite.SqliteServer(service, self.site.folder)  # type: ignore[return-value]
+        if isinstance(service, Files):
+            return files.FilesServer(service, self.site)  # type: ignore[return-value]
         raise UsageError(f"The service {service.name!r} is of a kind that this version cannot run: {service.kind!r}.")
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -100,6 +110,8 @@ class Stack:
         child = self.site.start_toxiproxy(self._log("toxiproxy"), lambda e: self._exited("toxiproxy", e))
         self._started("toxiproxy", child, self.site.version("toxiproxy"))
         self.servers = {service.name: self._server(service) for service in self._services}
+        ports = {instance: self.site.port(instance, "serves") for instance in self._serving}
+        self.served = {instance: (port.bind, self.site.direct(instance, port)) for instance, port in ports.items()}
         if self._leftovers is not None:
             self._dead = {run: set(self.site.existing) for run in self._leftovers.of_the_dead()}
         proxies = self._pool.submit(self._make_proxies)
@@ -232,6 +244,12 @@ class Stack:
         """As `probe`, by the harness's own way to the service, past every fault."""
         return self._ask(service, self.servers[service].direct.split(","))
 
+    def ask_worker(self, hop: HttpHop) -> float | None:
+        """Seconds until the worker that answers for a hop said that it can, past every fault; None if it did not."""
+        begin = time.monotonic()
+        answered = http.healthy(self.served[hop.worker][1], hop.health)
+        return round(time.monotonic() - begin, 4) if answered else None
+
     def _ask(self, service: str, addresses: Sequence[str]) -> float | None:
         probe = _PROBES.get(self.servers[service].service.kind, pubsub.probe)  # type: ignore[attr-defined]
 
@@ -289,6 +307,8 @@ class Stack:
     def tap(
         self, pipeline: Pipeline, hop: Hop, names: Mapping[str, str], run: str, now: Callable[[], float]
     ) -> Tap | SinkTap:
+        if isinstance(hop, HttpHop):
+            return http.http_tap(hop, self.served[hop.worker][1], pipeline.cells, now)
         server = self.servers[hop.service]
 
         def now_ms() -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,11 +21,14 @@ import polars as pl
 from harness.errors import HarnessFault
 from harness.ledger import ACKED, AMBIGUOUS, FAILED_TO_SEND, Ledger, ledgers
 from harness.run_folder import FORMAT, DamagedRun, RunFolder, UnfinishedRun, check_manifest, must_be_folder, read_json
-from harness.settlement import EventIndex, FaultWindow, Settlement
-from harness.topology import CONTENT_FIELDS, Cells, unknown
-from load.events import WARMUP, Columns, Plan, columns, expected_cells, is_poison
+from harness.saved_hop import PIECE, SavedFile, SavedHop
+from harness.settlement import Bits, EventIndex, FaultWindow, Settlement
+from harness.topology import Cells, unknown
+from load.events import WARMUP, Columns, Plan, cell_of_each, columns, expected_cells, is_poison
 from load.profiles import from_dict as profile_from_dict
 
+#: The content of events is made in blocks of 2**16, and so many of them are kept: 50 MB.
+_BLOCK_BITS, _BLOCKS_KEPT = 16, 12
 #: What identifies one cell of a sink.
 CELL = ["dimension", "key", "window_s", "window_start_ms"]
 
@@ -41,6 +44,13 @@ _CELLS = {
     "weight": pl.Int64,
 }
 _SEEN = {"producer": pl.Int32, "sequence": pl.Int64, "seen_ms": pl.Float64}
+_APPEARED = {
+    "dimension": pl.String,
+    "key": pl.String,
+    "window_s": pl.Int32,
+    "window_start_ms": pl.Int64,
+    "seen_ms": pl.Float64,
+}
 LINKS = {
     "t": pl.Float64,
     "link": pl.String,
@@ -51,6 +61,7 @@ LINKS = {
     "responses": pl.Int64,
 }
 PROGRESS = {"t": pl.Float64, "hop": pl.String, "count": pl.Int64}
+WORK = {"t": pl.Float64, "worker": pl.String, "pid": pl.Int64, "cpu_s": pl.Float64}
 COMMITS = {
     "asked": pl.Float64,
     "t": pl.Float64,
@@ -108,6 +119,8 @@ class SavedRun:
         self.folder = RunFolder(self.path)
         self.sealed = sealed
         self._frames: dict[str, pl.DataFrame] = {}
+        self._files: dict[Path, SavedFile] = {}
+        self._blocks: dict[int, Columns] = {}
         self._notes: dict[Hashable, Any] = {}
 
     @classmethod
@@ -216,13 +229,15 @@ class SavedRun:
 
     def hop(self, name: str) -> pl.DataFrame:
         """What the tap of a hop saw, the warm-up included."""
+        return self._frame(self._file(name))
+
+    def _file(self, name: str) -> SavedFile:
         if name not in self.hops:
             raise unknown("hop", name, self.hops)
         hop = self.hops[name]
-        if self.counts(name):
-            return self._frame(self.folder.hop(name), _CELLS, f"the hop {name!r}")
         own = _KAFKA if hop["kind"] == "kafka" else _PUBSUB
-        return self._frame(self.folder.hop(name), {**own, **_RECORD}, f"the hop {name!r}")
+        schema = _CELLS if self.counts(name) else {**own, **_RECORD}
+        return self._stored(self.folder.hop(name), schema, f"the hop {name!r}")
 
     def counts(self, name: str) -> bool:
         """Whether a hop shows counts by cell, and not single messages."""
@@ -240,51 +255,87 @@ class SavedRun:
             return False, f"what its tap saw was not stored (no hops/{hop}.parquet)"
         return True, ""
 
-    def messages(self, name: str) -> pl.DataFrame:
-        """Distinct messages of a hop with ids: columns producer, sequence, created_ms, seen_ms (its first sighting),
-        place (see `EventIndex`; -1 if not an event of this run's load) and what the hop shows of the content.
+    def saved_hop(self, name: str) -> SavedHop:
+        """A hop with ids, to be read a piece at a time."""
+        return self.once(("saved hop", name), lambda: SavedHop(self._file(name), self.events.places, len(self.events)))
 
-        A message is a Kafka record (partition, offset) or a Pub/Sub message_id: what a tap read twice counts once.
-        The warm-up is left out.
+    def messages(self, name: str) -> pl.DataFrame:
+        """Distinct messages of a hop with ids, all at once: columns producer, sequence, created_ms, seen_ms (its first
+        sighting), place (see `EventIndex`; -1 if not an event of this run's load) and what the hop shows of the content.
+
+        Only for what looks at defects: it holds some hundred bytes a message. See `SavedHop`.
         """
 
         def make() -> pl.DataFrame:
-            frame = self.hop(name)
-            key = ["message_id"] if "message_id" in frame.columns else ["partition", "offset"]
-            frame = frame.filter(pl.col("producer") != WARMUP)
-            if _repeated(frame, key):
-                frame = frame.sort("seen_ms", maintain_order=True).unique(key, keep="first", maintain_order=True)
-            places = self.events.places(frame["producer"].to_numpy(), frame["sequence"].to_numpy())
-            return frame.with_columns(pl.Series("place", places, dtype=pl.Int64))
+            hop = self.saved_hop(name)
+            pieces = list(hop.pieces(*hop.file.columns))
+            return pl.concat(pieces) if pieces else hop.file.whole().with_columns(place=pl.lit(0, dtype=pl.Int64))
 
         return self.once(("messages", name), make)
 
     def copies(self, name: str) -> np.ndarray:
         """How many distinct messages a hop with ids holds of each event, by place."""
-
-        def make() -> np.ndarray:
-            places = self.messages(name)["place"].to_numpy()
-            return np.bincount(places[places >= 0], minlength=len(self.events))
-
-        return self.once(("copies", name), make)
+        return self.saved_hop(name).copies
 
     def events_at(self, name: str) -> np.ndarray:
         """The events seen at a hop with ids, as a boolean array over `events`."""
-        return self.once(("events at", name), lambda: self.copies(name) > 0)
+        return self.saved_hop(name).seen
+
+    def bits_at(self, name: str) -> Bits:
+        """The same at a bit an event."""
+        return self.saved_hop(name).bits
 
     def sightings(self, sink: str) -> pl.DataFrame | None:
         """When single events were counted in the sink, if it shows that, a row each time: producer, sequence, seen_ms,
-        place."""
+        place. All at once; see `sighting_pieces`."""
+        pieces = self.sighting_pieces(sink)
+        if pieces is None:
+            return None
+        none = pl.DataFrame(schema={**_SEEN, "place": pl.Int64})
+        return self.once(("sightings", sink), lambda: pl.concat([none, *pieces]))
+
+    def sighting_pieces(self, sink: str) -> Iterator[pl.DataFrame] | None:
+        """As `sightings`, a piece at a time."""
         path = self.folder.sightings(sink)
         if not path.is_file():
             return None
+        file = self._stored(path, _SEEN, f"the sightings of {sink!r}")
+        return (
+            piece.with_columns(
+                pl.Series("place", self.events.places(piece["producer"].to_numpy(), piece["sequence"].to_numpy()))
+            )
+            for piece in (piece.filter(pl.col("producer") != WARMUP) for piece in file.pieces(list(_SEEN)))
+        )
 
-        def make() -> pl.DataFrame:
-            frame = self._frame(path, _SEEN, f"the sightings of {sink!r}").filter(pl.col("producer") != WARMUP)
-            places = self.events.places(frame["producer"].to_numpy(), frame["sequence"].to_numpy())
-            return frame.with_columns(pl.Series("place", places, dtype=pl.Int64))
+    def appearances(self, sink: str) -> tuple[pl.DataFrame, np.ndarray] | None:
+        """When events that are alone in their cell were counted in a sink that shows only counts, if its tap dated that:
+        (producer, sequence, seen_ms, place of those that were; all that must have been, as a boolean array over
+        `events`). None if it did not.
 
-        return self.once(("sightings", sink), make)
+        The first declared dimension and window are looked at. An event that shares its cell with others is left out:
+        nobody could tell which of them a count stands for. These are a fair sample, since no event knows that it is alone.
+        """
+        path = self.folder.appearances(sink)
+        if not path.is_file():
+            return None
+
+        def make() -> tuple[pl.DataFrame, np.ndarray]:
+            first = self.cell_kinds[0]
+            must = self.settled().must_arrive
+            cells = cell_of_each(self.columns(), first, first.windows_s[0]).with_row_index("place").filter(must)
+            alone = cells.filter(pl.len().over("key", "window_start_ms") == 1)
+            frame = self._frame(self._stored(path, _APPEARED, f"the dates of {sink!r}"))
+            frame = frame.select("key", "window_start_ms", "seen_ms")
+            seen = alone.join(frame, on=["key", "window_start_ms"]).with_columns(pl.col("place").cast(pl.Int64))
+            mask = np.zeros(len(must), dtype=bool)
+            mask[alone["place"].to_numpy()] = True
+            producers, sequences = self.events.events(seen["place"].to_numpy())
+            named = seen.with_columns(
+                pl.Series("producer", producers, dtype=pl.Int32), pl.Series("sequence", sequences, dtype=pl.Int64)
+            )
+            return named.select("producer", "sequence", "seen_ms", "place"), mask
+
+        return self.once(("appearances", sink), make)
 
     # -- cells -------------------------------------------------------------------------------------------------
 
@@ -300,7 +351,7 @@ class SavedRun:
         """The batch truth, a row a cell in no order, without the warm-up."""
 
         def make() -> pl.DataFrame:
-            frame = self._frame(self.folder.batch, _CELLS, "the batch truth")
+            frame = self._frame(self._stored(self.folder.batch, _CELLS, "the batch truth"))
             return self._without_warmup(frame, late=True)
 
         return self.once("batch", make)
@@ -315,12 +366,12 @@ class SavedRun:
 
     def warehouse_duplicates(self) -> pl.DataFrame:
         """The series of the duplicate monitor, by time, and last what the warehouse said when all was over (`final`)."""
-        frame = self._frame(self.folder.warehouse("duplicates"), DUPLICATES, "what the warehouse says of duplicates")
-        return frame.sort("final", "at_ms")
+        file = self._stored(self.folder.warehouse("duplicates"), DUPLICATES, "what the warehouse says of duplicates")
+        return self._frame(file).sort("final", "at_ms")
 
     def warehouse_parity(self) -> pl.DataFrame:
         """What the warehouse's parity query said of each cell, in no order, without the cells of the warm-up."""
-        frame = self._frame(self.folder.warehouse("parity"), PARITY, "what the warehouse says of parity")
+        frame = self._frame(self._stored(self.folder.warehouse("parity"), PARITY, "what the warehouse says of parity"))
         warm = self._warmup_cells().join(self.expected(), on=CELL, how="anti")
         return frame.join(warm, on=CELL, how="anti")
 
@@ -336,7 +387,7 @@ class SavedRun:
 
     def expected_of(self, mask: np.ndarray) -> pl.DataFrame:
         """What the sink would hold if exactly these events (a boolean array over `events`) arrived."""
-        frame = expected_cells(self.plan, self.cell_kinds, self.events.sequences(mask), self.late_after_s)
+        frame = expected_cells(self.plan, self.cell_kinds, self.events.masks(mask), self.late_after_s)
         return frame.cast(dict(_CELLS) | {"late_count": pl.Int64, "late_weight": pl.Int64})  # type: ignore[arg-type]
 
     def _without_warmup(self, frame: pl.DataFrame, *, late: bool = False) -> pl.DataFrame:
@@ -365,8 +416,9 @@ class SavedRun:
         """What the events of the warm-up add to the sink: those of them that are in the source log."""
 
         def make() -> pl.DataFrame:
-            source = self.hop(self.source).filter(pl.col("producer") == WARMUP)
-            sequences = source["sequence"].unique().sort().to_numpy().astype(np.int64)
+            pieces = self._file(self.source).pieces(["producer", "sequence"])
+            warm = [piece.filter(pl.col("producer") == WARMUP)["sequence"].to_numpy() for piece in pieces]
+            sequences = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *warm]))
             if not len(sequences):
                 return pl.DataFrame(schema={**_CELLS, "late_count": pl.Int64, "late_weight": pl.Int64})
             frame = expected_cells(self.warmup_plan, self.cell_kinds, {WARMUP: sequences}, self.late_after_s)
@@ -404,18 +456,45 @@ class SavedRun:
         return EventIndex(sizes)
 
     def columns(self) -> Columns:
-        """The content of every event of the plan, by place."""
+        """The content of every event of the plan, by place, all at once: some 60 bytes an event. See `content_of`."""
+        blocks = max(1, -(-len(self.events) >> _BLOCK_BITS))
+        return self.once("columns", lambda: _joined([self._block(number) for number in range(blocks)]))
 
-        def make() -> Columns:
-            parts = [columns(self.plan, producer, 0, size) for producer, size in sorted(self.events.sizes.items())]
-            return Columns(
-                **{
-                    f.name: np.concatenate([getattr(part, f.name) for part in parts])
-                    for f in dataclasses.fields(Columns)
-                }
-            )
+    def content_of(self, places: np.ndarray, fields: Sequence[str]) -> dict[str, np.ndarray]:
+        """What was generated for these events, in the order given, by field; fields of `CATEGORIES` as codes.
 
-        return self.once("columns", make)
+        Made a block at a time, of which some are kept: cheap for events that lie close together.
+        """
+        if not len(places):
+            return {field: getattr(self._block(0), field)[:0] for field in fields}
+        block = places >> _BLOCK_BITS
+        least, most = int(block.min()), int(block.max())
+        if most - least < _BLOCKS_KEPT:
+            around, index = [self._block(number) for number in range(least, most + 1)], places - (least << _BLOCK_BITS)
+            return {f: _end_to_end([getattr(one, f) for one in around])[index] for f in fields}
+        found: dict[str, np.ndarray] = {}
+        for number in np.unique(block):
+            some = np.flatnonzero(block == number)
+            index = places[some] - (number << _BLOCK_BITS)
+            for field in fields:
+                values = getattr(self._block(int(number)), field)[index]
+                found.setdefault(field, np.empty(len(places), dtype=values.dtype))[some] = values
+        return found
+
+    def _block(self, number: int) -> Columns:
+        """The content of the events of one block of places."""
+        if number not in self._blocks:
+            begin, end = number << _BLOCK_BITS, min((number + 1) << _BLOCK_BITS, len(self.events))
+            parts: list[Columns] = []
+            while begin < end or not parts:  # a block may hold events of several producers
+                producer, sequence = (int(x[0]) for x in self.events.events(np.array([begin])))
+                some = min(end - begin, self.events.sizes[producer] - sequence)
+                parts.append(columns(self.plan, producer, sequence, some))
+                begin += some
+            if len(self._blocks) >= _BLOCKS_KEPT:
+                del self._blocks[next(iter(self._blocks))]
+            self._blocks[number] = _joined(parts)
+        return self._blocks[number]
 
     def event_id(self, place: int) -> str:
         producer, sequence = self.events.events(np.array([place]))
@@ -431,42 +510,47 @@ class SavedRun:
 
     def _settle(self) -> Settlement:
         index = self.events
-        total = len(index)
 
-        def collect(status: int) -> np.ndarray:
-            parts = [self.ledger.of(p).of(status).mask(size) for p, size in sorted(index.sizes.items())]
-            return np.concatenate(parts)
+        def collect(status: int) -> Bits:
+            found = np.zeros(len(index), dtype=bool)
+            for producer, mask in index.masks(found).items():
+                mask |= self.ledger.of(producer).of(status).mask(len(mask))
+            return Bits.of(found)
 
-        acked, ambiguous, failed = map(collect, (ACKED, AMBIGUOUS, FAILED_TO_SEND))
+        sets = {"acked": ACKED, "ambiguous": AMBIGUOUS, "failed": FAILED_TO_SEND}
+        kept = {name: collect(status) for name, status in sets.items()}
+        intended = kept["acked"] | kept["ambiguous"] | kept["failed"]
+        log = self.saved_hop(self.source)
+        if log.strangers or len(log.bits - intended):
+            self._tell_strange(intended.mask())
+        kept |= {"in_source_log": log.bits, "poison": Bits.of(self._poison())}
+        return Settlement(index, log.messages - len(log.bits), **kept)
+
+    def _poison(self) -> np.ndarray:
+        parts = [
+            is_poison(self.plan, producer, np.arange(begin, min(begin + PIECE, size)))
+            for producer, size in sorted(self.events.sizes.items())
+            for begin in range(0, size, PIECE)
+        ]
+        return np.concatenate([np.zeros(0, dtype=bool), *parts])
+
+    def _tell_strange(self, intended: np.ndarray) -> None:
         log = self.messages(self.source)
         places = log["place"].to_numpy()
-        intended = acked | ambiguous | failed
         known = places >= 0
         known[known] = intended[places[known]]
-        if not known.all():
-            strange = log.filter(~pl.Series(known))
-            first = strange.row(0, named=True)
-            what = (
-                f"{self.tag}-{first['producer']:04d}-{first['sequence']:010d}"
-                if first["producer"] >= 0
-                else f"a record that shows no id of this run: {(first.get('raw') or b'')[:80]!r}"
-            )
-            where = f"partition {first['partition']}, offset {first['offset']}" if "offset" in first else "its log"
-            raise HarnessFault(
-                f"The source log {self.source!r} holds {strange.height} record(s) that load never intended to send; "
-                f"the first is {what} ({where}). The harness, or something else that writes to the topic, is wrong; "
-                "nothing can be judged."
-            )
-        in_log = np.zeros(total, dtype=bool)
-        in_log[places] = True
-        return Settlement(
-            index=index,
-            acked=acked,
-            ambiguous=ambiguous,
-            failed=failed,
-            poison=np.concatenate([is_poison(self.plan, p, np.arange(n)) for p, n in sorted(index.sizes.items())]),
-            in_source_log=in_log,
-            source_copies=log.height - int(in_log.sum()),
+        strange = log.filter(~pl.Series(known))
+        first = strange.row(0, named=True)
+        what = (
+            f"{self.tag}-{first['producer']:04d}-{first['sequence']:010d}"
+            if first["producer"] >= 0
+            else f"a record that shows no id of this run: {(first.get('raw') or b'')[:80]!r}"
+        )
+        where = f"partition {first['partition']}, offset {first['offset']}" if "offset" in first else "its log"
+        raise HarnessFault(
+            f"The source log {self.source!r} holds {strange.height} record(s) that load never intended to send; "
+            f"the first is {what} ({where}). The harness, or something else that writes to the topic, is wrong; "
+            "nothing can be judged."
         )
 
     # -- what happened -----------------------------------------------------------------------------------------
@@ -543,12 +627,18 @@ class SavedRun:
     @cached_property
     def links(self) -> pl.DataFrame:
         """Samples of the links: t (epoch seconds), link, connections, opened, closed, requests, responses."""
-        return self._frame(self.folder.links, LINKS, "the samples of the links")
+        return self._frame(self._stored(self.folder.links, LINKS, "the samples of the links"))
 
     @cached_property
     def progress(self) -> pl.DataFrame:
         """Samples of the hops: t (epoch seconds), hop, count."""
-        return self._frame(self.folder.progress, PROGRESS, "the samples of the hops")
+        return self._frame(self._stored(self.folder.progress, PROGRESS, "the samples of the hops"))
+
+    @cached_property
+    def work(self) -> pl.DataFrame:
+        """Samples of workers without a link: t (epoch seconds), worker, pid, cpu_s (the processor time of that process and
+        its children, in seconds)."""
+        return self._frame(self._stored(self.folder.work, WORK, "the samples of workers without a link"))
 
     @cached_property
     def commits(self) -> pl.DataFrame:
@@ -556,54 +646,30 @@ class SavedRun:
         between them), worker, hop that it reads, partition, offset. Empty for a run that did not record it."""
         if not self.folder.commits.is_file():
             return pl.DataFrame(schema=COMMITS)
-        return self._frame(self.folder.commits, COMMITS, "the samples of the committed offsets")
+        return self._frame(self._stored(self.folder.commits, COMMITS, "the samples of the committed offsets"))
 
     # -- reading files -----------------------------------------------------------------------------------------
 
-    def _frame(self, path: Path, schema: Mapping[str, Any], what: str) -> pl.DataFrame:
-        key = str(path)
-        if key not in self._frames:
+    def _stored(self, path: Path, schema: Mapping[str, Any], what: str) -> SavedFile:
+        if path not in self._files:
             if not path.is_file():
                 raise NotObserved(f"{what} was not stored (no {path.relative_to(self.path).as_posix()})")
-            try:
-                frame = pl.read_parquet(path, use_statistics=False)
-            except (Exception, pl.exceptions.PanicException) as error:  # a panic is a BaseException
-                raise DamagedRun(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-            self._frames[key] = _in_shape(frame, schema, path)
+            self._files[path] = SavedFile(path, schema)
+        return self._files[path]
+
+    def _frame(self, file: SavedFile) -> pl.DataFrame:
+        key = str(file.path)
+        if key not in self._frames:
+            self._frames[key] = file.whole()
         return self._frames[key]
 
 
-def _repeated(frame: pl.DataFrame, key: Sequence[str]) -> bool:
-    """Whether two rows have the same key: one text, or a Kafka record's partition and offset."""
-    if len(key) == 1:
-        return frame[key[0]].n_unique() < frame.height
-    partition, offset = (frame[name].to_numpy().astype(np.int64) for name in key)
-    records = np.sort((partition << 48) ^ offset)  # an offset of 2**48 is far away: 9 years at a million a second
-    return bool((records[1:] == records[:-1]).any())
+def _joined(parts: Sequence[Columns]) -> Columns:
+    return Columns(**{f.name: _end_to_end([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Columns)})
 
 
-def _in_shape(frame: pl.DataFrame, schema: Mapping[str, Any], path: Path) -> pl.DataFrame:
-    """The frame with exactly the declared types; content columns, where there are any, in theirs."""
-    missing = [column for column in schema if column not in frame.columns and column != "raw"]
-    if missing:
-        raise DamagedRun(f"{path}: lacks the column(s) {', '.join(missing)}; it has {', '.join(frame.columns)}.")
-    types = {int: pl.Int64, str: pl.String}
-    wanted: dict[Any, Any] = {
-        **{k: v for k, v in schema.items() if k in frame.columns},
-        **{k: types[t] for k, t in CONTENT_FIELDS.items() if k in frame.columns and k not in schema},
-    }
-    if "content_read" in frame.columns:
-        wanted["content_read"] = pl.Boolean
-    try:
-        frame = frame.cast(wanted, strict=True)
-    except pl.exceptions.PolarsError as error:
-        raise DamagedRun(f"{path}: a column is not of its type: {str(error).splitlines()[0]}") from error
-    holes = [
-        c for c in wanted if c in schema and c not in ("raw", "created_ms", "before", "after") and frame[c].null_count()
-    ]
-    if holes:
-        raise DamagedRun(f"{path}: the column(s) {', '.join(holes)} have empty values.")
-    return frame
+def _end_to_end(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def processes_beside(meta: Mapping[str, Any], process: str) -> tuple[str, list[str]]:

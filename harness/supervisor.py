@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -209,12 +210,16 @@ class Supervisor:
                         f"  its command: {worker.command}\n  its log ends:\n{last_lines(worker.log)}"
                     )
 
-    def stop_all(self, grace_s: float = 3.0) -> None:
-        """Ends every worker. After it nothing is started again."""
+    def stop_all(self, grace_s: float = 3.0, but: Collection[str] = ()) -> None:
+        """Ends every worker, which is not started again. Those named in `but` go on, and are started again if they die,
+        until it is called without them."""
         with self._changed:
-            self._ending = True
-            pids = [w.child.pid for w in self._workers.values() if w.child is not None]
-            for worker in self._workers.values():
+            self._ending = not but
+            ending = [w for name, w in self._workers.items() if name not in but]
+            pids = [w.child.pid for w in ending if w.child is not None]
+            for worker in ending:
+                worker.held = True
+                worker.asked.update([worker.child.pid] if worker.child is not None else [])
                 if worker.due is not None:
                     worker.due.cancel()
             self._changed.notify_all()

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 
 class UsageError(Exception):
@@ -39,6 +39,8 @@ class Service:
     name: str
     kind: str = ""
     durable: bool = False
+    #: Whether it has an address, and so links, proxies and processes.
+    networked: ClassVar[bool] = True
 
     def processes(self) -> list[str]:
         """Names of the processes that the service consists of."""
@@ -104,6 +106,29 @@ class Sqlite(Service):
     kind: str = "sqlite"
     durable: bool = True
     databases: Sequence[str] = ()
+    networked: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Redis(Service):
+    """Redis, or Valkey. `prefixes`: names of key spaces; a run's keys begin with its own name of one, and go with it.
+
+    `durable`: it appends every write to a file, which a kill leaves whole; without it a kill loses everything.
+    """
+
+    kind: str = "redis"
+    durable: bool = True
+    prefixes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Files(Service):
+    """Folders of the run's own that workers share; `folders`: names. No network, so no link and no fault on one."""
+
+    kind: str = "files"
+    durable: bool = True
+    folders: Sequence[str] = ()
+    networked: ClassVar[bool] = False
 
 
 # ----------------------------------------------------------------------------------------------------- workers
@@ -116,10 +141,12 @@ class Worker:
     `command` is started without a shell, in a process group of its own; the word `{python}` stands for the
     interpreter that runs the harness. `uses` maps an environment variable to a service: the variable will hold
     `host:port` of this worker's own proxy to that service (its link). `env` holds further variables; in their values
-    `{name}` stands for the run's own name of a declared topic, subscription, table, dataset, database or consumer group.
+    `{name}` stands for the run's own name of a declared topic, subscription, table, dataset, database, prefix, folder or
+    consumer group.
     `reads` and `writes` name hops: they say what waits for the worker and what it has done. `group` names the Kafka
     consumer group whose lag tells whether the worker is done. `image` is the container image in which the Docker
-    backend runs it ("": this package's own, which holds the reference pipelines and nothing of yours).
+    backend runs it ("": this package's own, which holds the reference pipelines and nothing of yours). `serves` names
+    the environment variable that will hold the `host:port` on which the worker is to listen, for an `HttpHop`.
     """
 
     name: str
@@ -132,6 +159,7 @@ class Worker:
     replicas: int = 1
     cwd: str | None = None
     image: str = ""
+    serves: str = ""
 
     def instances(self) -> list[str]:
         """Names of the processes: the worker's own name, or name-1 … name-n for replicas."""
@@ -309,6 +337,27 @@ class BigQueryHop(Hop):
         return "bigquery"
 
 
+@dataclass(frozen=True)
+class HttpHop(Hop):
+    """Counts that a worker of the pipeline answers with: the query service in front of its stores.
+
+    `GET path` answers newline-delimited JSON, an object a cell: {"dimension", "key" (the values of the cell's key fields
+    joined by "|"), "window_s", "window_start_ms", "count", "weight"}; several may add to one cell. `GET health` answers
+    200 when the worker can answer. `GET sightings`, where it is declared, answers an object each time that a single event
+    was counted: {"event_id", "seen_ms"}, by the clock of the store.
+    """
+
+    worker: str = ""
+    path: str = "/cells"
+    health: str = "/healthz"
+    sightings: str = ""
+    role: str = "sink"
+
+    @property
+    def kind(self) -> str:
+        return "http"
+
+
 # -------------------------------------------------------------------------------- cells, batch, warehouse, pipeline
 
 
@@ -370,7 +419,8 @@ class Pipeline:
     `warehouse` says what it exports to BigQuery, if it does. `encode` turns generated events into the bytes of the pipeline's own source form ("module:function"; None: the
     form of `load.events`). `max_quiet_s` is the longest wait that the pipeline declares for itself (redelivery
     deadline, session timeout, retry cap). `late_after_s` is L of the batch truth: an event is late for a window if
-    its intended send time is more than L after the window's end.
+    its intended send time is more than L after the window's end. `leaves_out_late`: the pipeline declares that its sink
+    may leave out events that are late for a window, as a batch job does; a cell that lacks exactly these is then right.
     """
 
     name: str
@@ -384,6 +434,7 @@ class Pipeline:
     max_quiet_s: float = 12.0
     late_after_s: float = 5.0
     about: str = ""
+    leaves_out_late: bool = False
 
     # -- looking things up -------------------------------------------------------------------------------------
 
@@ -419,14 +470,27 @@ class Pipeline:
         """Every process of the pipeline: its name -> the worker that it is an instance of."""
         return {name: worker for worker in self.workers for name in worker.instances()}
 
+    def serving(self) -> dict[str, Worker]:
+        """Every process that is given an address to listen on."""
+        return {name: worker for name, worker in self.instances().items() if worker.serves}
+
+    def hops_of_workers(self) -> list[HttpHop]:
+        """Hops that a worker answers for, and no service."""
+        return [hop for hop in self.hops if isinstance(hop, HttpHop)]
+
+    def needs(self, worker: Worker) -> set[str]:
+        """The services that must be there before a worker is started: those that it uses, or knows a name of."""
+        named = {name for value in worker.env.values() for name in _NAME.findall(value)}
+        return {*worker.uses.values()} | {s.name for s in self.services if named & {*_resources_of(s)}}
+
     def group_readers(self) -> list[tuple[Worker, KafkaHop]]:
         """Workers with a consumer group, each with the Kafka hop that it reads: how far they are can be asked of Kafka."""
         reading = [(worker, self.hop(worker.reads)) for worker in self.workers if worker.group and worker.reads]
         return [(worker, hop) for worker, hop in reading if isinstance(hop, KafkaHop)]
 
     def links(self) -> list[Link]:
-        """Every link, the load's own first. A service without a network (SQLite) has none."""
-        processes = {s.name: len(s.processes()) for s in self.services if s.kind != "sqlite"}
+        """Every link, the load's own first. A service without a network (SQLite, files) has none."""
+        processes = {s.name: len(s.processes()) for s in self.services if s.networked}
         source = self.source.service
         found = [Link("load", source, processes.get(source, 1))]
         for name, worker in self.instances().items():
@@ -439,7 +503,7 @@ class Pipeline:
         return _find("link", name, self.links())
 
     def resources(self) -> list[str]:
-        """Names of all topics, subscriptions, tables, datasets, databases and consumer groups that a run makes fresh."""
+        """Names of all that a run makes fresh (`RESOURCES`) and of all consumer groups."""
         names = [name for service in self.services for name in _resources_of(service)]
         # Workers may share a group.
         return names + list(dict.fromkeys(w.group for w in self.workers if w.group))
@@ -490,6 +554,9 @@ class Pipeline:
         if self.sink is not None and not self.cells:
             raise UsageError(f"{self.name}: a sink needs `cells`, which say what it counts.")
         for hop in self.hops:
+            if isinstance(hop, HttpHop):
+                self._check_http(hop)
+                continue
             self.service(hop.service)
             resource = next((r for a in _ONE for r in [getattr(hop, a, "")] if r), "")
             owned = _resources_of(self.service(hop.service))
@@ -510,6 +577,8 @@ class Pipeline:
         for worker in self.workers:
             if worker.replicas < 1:
                 raise UsageError(f"{self.name}: the worker {worker.name!r} needs at least one replica.")
+            if worker.serves and worker.serves in {*worker.uses, *worker.env}:
+                raise UsageError(f"{self.name}: the worker {worker.name!r} has two meanings for {worker.serves}.")
             for hop_name in [worker.reads, *worker.writes]:
                 if hop_name:
                     self.hop(hop_name)
@@ -528,21 +597,41 @@ class Pipeline:
             raise UsageError(f"{self.name}: max_quiet_s must be more than 0 seconds, late_after_s 0 or more.")
         return self
 
+    def _check_http(self, hop: HttpHop) -> None:
+        if hop.role != "sink":
+            raise UsageError(f"{self.name}: the hop {hop.name!r} shows counts, so its role must be 'sink'.")
+        worker = self.worker(hop.worker)
+        if hop.service:
+            raise UsageError(f"{self.name}: the hop {hop.name!r} is answered by a worker and is of no service.")
+        if not worker.serves:
+            raise UsageError(
+                f"{self.name}: the hop {hop.name!r} is answered by the worker {worker.name!r}, which serves nothing: name "
+                "the variable that shall hold its address, as Worker(..., serves='LISTEN')."
+            )
+        if worker.replicas > 1:
+            raise UsageError(
+                f"{self.name}: the hop {hop.name!r} asks one process, and {worker.name!r} has {worker.replicas} replicas."
+            )
+        for path in (hop.path, hop.health, hop.sightings or hop.path):
+            if not path.startswith("/"):
+                raise UsageError(f"{self.name}: the path {path!r} of the hop {hop.name!r} must begin with a slash.")
+
     def _check_program(self, what: str, program: Worker | Batch) -> None:
         if not program.command:
             raise UsageError(f"{self.name}: {what} has no command.")
         for variable, name in program.uses.items():
-            if self.service(name).kind == "sqlite":
+            service = self.service(name)
+            if not service.networked:
+                has, one = _PATHS[service.kind]
                 raise UsageError(
-                    f"{self.name}: {what} uses {name!r} by {variable}, but SQLite has no address: give the path of a "
-                    "database instead, as env={...: '{database}'}."
+                    f"{self.name}: {what} uses {name!r} by {variable}, but {has} no address: give the path of a {one} "
+                    f"instead, as env={{...: '{{{one}}}'}}."
                 )
         known = self.resources()
         for value in program.env.values():
-            for name in re.findall(r"\{([A-Za-z0-9._-]+)\}", value):
+            for name in _NAME.findall(value):
                 if name not in known:
-                    kinds = "topic, subscription, table, dataset, database or group"
-                    raise unknown(kinds, name, known, "topics, subscriptions, tables, datasets, databases and groups")
+                    raise unknown(f"{', '.join(RESOURCES.values())} or group", name, known, _EVERYTHING)
 
     def _check_warehouse(self) -> None:
         house = self.warehouse
@@ -573,9 +662,8 @@ class Pipeline:
         for name in names:
             if names.count(name) > 1:
                 raise UsageError(
-                    f"{self.name}: two of the topics, subscriptions, tables, datasets, databases and groups are named "
-                    f"{name!r}; "
-                    f"names must differ, or {{{name}}} could mean either."
+                    f"{self.name}: two of the {_EVERYTHING} are named {name!r}; names must differ, or {{{name}}} could "
+                    "mean either."
                 )
         taken = ["load", "batch", "toxiproxy", *(s.name for s in self.services)]
         for name in (p for s in self.services for p in s.processes() if p != s.name):
@@ -591,13 +679,27 @@ class Pipeline:
             taken.append(name)
 
 
-#: Attributes of services that name what a run makes fresh, and of hops that name one of these.
-_MANY = ("topics", "subscriptions", "tables", "datasets", "databases")
+#: A name in the value of a worker's variable, which stands for the run's own.
+_NAME = re.compile(r"\{([A-Za-z0-9._-]+)\}")
+#: What a run makes fresh in its services, under a name of its own: where a service declares them -> what one is.
+RESOURCES = {
+    "topics": "topic",
+    "subscriptions": "subscription",
+    "tables": "table",
+    "datasets": "dataset",
+    "databases": "database",
+    "prefixes": "prefix",
+    "folders": "folder",
+}
+#: Attributes of hops that name one of these.
 _ONE = ("topic", "table", "dataset", "database")
+_EVERYTHING = f"{', '.join(RESOURCES)} and groups"
+#: Of services without an address: how that is told, and what has a path there.
+_PATHS = {"sqlite": ("SQLite has", "database"), "files": ("folders have", "folder")}
 
 
 def _resources_of(service: Service) -> list[str]:
-    return [n for a in _MANY for n in getattr(service, a, ())]
+    return [n for a in RESOURCES for n in getattr(service, a, ())]
 
 
 def _numbered(name: str, count: int, mark: str = "-") -> list[str]:

@@ -49,7 +49,7 @@ This module is the whole interface; what it offers lives in plan (content), sour
 must come out of it).
 """
 
-from load.expected import expected_cells, expected_content, expected_parity
+from load.expected import cell_of_each, expected_cells, expected_content, expected_parity
 from load.plan import (
     CATEGORIES,
     CLIENTS,
@@ -91,6 +91,7 @@ __all__ = [
     "Encoder",
     "Plan",
     "as_mappings",
+    "cell_of_each",
     "columns",
     "columns_at",
     "encode",

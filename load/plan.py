@@ -87,7 +87,15 @@ class Plan:
         """When these events are due, epoch microseconds rounded down."""
         if producer == WARMUP:
             return self.t0_ms * 1000 + sequence * _WARMUP_GAP_US
-        return self.t0_ms * 1000 + self.profile.offset_us(sequence * self.users + (producer - 1))
+        return self.due_us_of(sequence * self.users + (producer - 1))
+
+    def rank(self, producer: NDArray[np.integer], sequence: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rank of events of the load in the order in which they are due, from 0."""
+        return sequence * self.users + (producer - 1)
+
+    def due_us_of(self, rank: NDArray[np.int64]) -> NDArray[np.int64]:
+        """As `due_us`, by rank."""
+        return self.t0_ms * 1000 + self.profile.offset_us(rank)
 
     def due_ms(self, producer: int, sequence: NDArray[np.int64]) -> NDArray[np.int64]:
         """When these events are due, epoch milliseconds rounded down: the CreateTime of their records."""

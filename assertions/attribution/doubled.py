@@ -39,11 +39,13 @@ def classes(run: SavedRun, hop: str) -> list[Class]:
 def _at_hop(run: SavedRun, hop: str) -> Iterator[Class]:
     # A dead-letter hop is on no way: how an event came to be there twice is not told.
     if hop in ways.path(run) and run.certified(hop)[0]:
-        yield from _on_path(run, hop, np.flatnonzero(run.copies(hop) > 1))
+        yield from _on_path(run, hop, run.saved_hop(hop).several.places)
 
 
 def _on_path(run: SavedRun, hop: str, places: np.ndarray, at_sink: str = "") -> Iterator[Class]:
     """By the first hop on the way to this one that holds more of an event than the hop before."""
+    if not len(places):
+        return
     chain = [ways.steps(run)[hop]]
     while chain[0].before is not None:
         chain.insert(0, ways.steps(run)[chain[0].before])
@@ -187,6 +189,8 @@ def _at_sink(run: SavedRun, sink: str) -> Iterator[Class]:
     found = residue.explained(run)
     step = ways.steps(run)[sink]
     places = found.changes.filter(pl.col("change") > 0)["place"].to_numpy()
+    if not len(places) and not found.doubled:
+        return
     last = step.before if step.before in ways.path(run) else None
     many = np.zeros(len(places), dtype=bool)
     if last is not None:

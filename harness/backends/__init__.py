@@ -103,7 +103,7 @@ class Backends:
         elif self._wanted == "auto":
             if self._why_not is False:
                 self._why_not = docker.why_not()
-            reason = str(self._why_not or docker.cannot_hold(pipeline))
+            reason = str(self._why_not or docker.cannot_hold(pipeline) or docker.lacks(pipeline) or "")
         name = "process" if self._wanted == "process" or reason else "docker"
         if name not in self._made:
             self._made[name] = (

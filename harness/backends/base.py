@@ -134,7 +134,8 @@ class Site(Protocol):
 
     def start_toxiproxy(self, log: Path, on_exit: OnExit) -> Child: ...
     def port(self, process: str, what: str) -> Port:
-        """A port of a process of a service for one purpose; the same one whenever it is asked for."""
+        """A port of a process of a service, or of a worker that serves, for one purpose; the same one whenever it is
+        asked for."""
         ...
 
     def direct(self, process: str, port: Port) -> str:
@@ -155,7 +156,21 @@ class Site(Protocol):
         """
         ...
 
-    def start_emulator(self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit) -> Child | None: ...
+    def start_emulator(
+        self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit, args: Sequence[str] = ()
+    ) -> Child | None:
+        """A server that is told no more than a port, and `args`. What it writes where it is started survives a kill."""
+        ...
+
+    def shared_path(self, folder: str) -> str:
+        """Where workers find a folder that they share."""
+        ...
+
+    def make_shared(self, path: str) -> None: ...
+    def remove_shared(self, path: str) -> None:
+        """With all that is in it; the workers that share it have ended."""
+        ...
+
     def launch(
         self, instance: str, worker: Worker | Batch, env: Mapping[str, str], log: Path, output: Path | None = None
     ) -> tuple[Launch, str]:

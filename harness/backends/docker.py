@@ -111,7 +111,16 @@ def why_not() -> str | None:
         daemon = client(5)
     except UsageError as error:
         return "the Docker daemon is on another machine" if "machine" in str(error) else "no Docker daemon answers"
-    missing = images.missing(daemon)
+    return _not_here(images.missing(daemon))
+
+
+def lacks(pipeline: Pipeline) -> str | None:
+    """Why what this pipeline needs beside all others cannot be had at once in containers; None if it can."""
+    kinds = images.needed(pipeline)
+    return _not_here(images.missing_of(client(5), kinds)) if kinds else None
+
+
+def _not_here(missing: Sequence[str]) -> str | None:
     return f"{', '.join(missing)} not on this machine yet (`gauntlet images build` makes them)" if missing else None
 
 
@@ -146,7 +155,10 @@ class DockerBackend:
         self._fetched: set[str] = set()
 
     def fetch_images(self, pipeline: Pipeline) -> None:
-        """Those that the pipeline declares itself, so that none is missed in the middle of a run. Raises UsageError."""
+        """Those that not every pipeline needs, so that none is missed in the middle of a run. Raises UsageError."""
+        if kinds := images.needed(pipeline) - self.images.keys():
+            with asking():
+                self.images.update(images.resolve_services(self.containers.client, kinds))
         declared = {w.image for w in pipeline.workers} | {pipeline.batch.image if pipeline.batch else ""}
         if not declared <= self._fetched:
             with asking():
@@ -259,6 +271,17 @@ class Containers:
 
         with self._making():
             return Network(docker_network_kw={"labels": self.labels}).create()
+
+    def volume(self) -> str:
+        """A volume of this harness's own: its name."""
+        with self._making(), asking():
+            return str(self._api.create_volume(labels=self.labels)["Name"])
+
+    def remove_volume(self, name: str) -> None:
+        import docker.errors
+
+        with asking(), contextlib.suppress(docker.errors.APIError):
+            self._api.remove_volume(name)
 
     def run(
         self,

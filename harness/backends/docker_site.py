@@ -11,7 +11,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness.backends.base import Child, Door, Exit, Launch, OnExit, Port
@@ -20,7 +20,7 @@ from harness.backends.images import Images, local_ref
 from harness.backends.worker_container import WorkerContainer
 from harness.errors import died
 from harness.linkmeter import Flow
-from harness.topology import Batch, Pipeline, Sqlite, Worker
+from harness.topology import Batch, Pipeline, Worker
 from harness.toxiproxy import ToxiproxyServer
 
 TOXIPROXY = "toxiproxy"
@@ -32,6 +32,8 @@ KAFKA_DATA = Path("/tmp/kraft-combined-logs")
 #: Where a broker that is one of several keeps it: in our image the other folder is formatted for one that is alone.
 KAFKA_DATA_OF_SEVERAL = Path("/tmp/gauntlet-kafka")
 OUTPUT = "/tmp/gauntlet-output"
+#: Where workers find the folders that they share.
+SHARED = "/gauntlet"
 #: A sample older than this is none: it would look like links that fell silent.
 STALE_S = 1.0
 
@@ -52,7 +54,10 @@ class DockerSite:
         self._ports: dict[tuple[str, str], Port] = {}
         self._numbers = itertools.count(9001)
         self._proxies = [proxy for link in pipeline.links() for proxy in link.proxies]
-        self._processes = [p for s in pipeline.services if not isinstance(s, Sqlite) for p in s.processes()]
+        self._processes = [p for s in pipeline.services if s.networked for p in s.processes()] + list(
+            pipeline.serving()
+        )
+        self._shared: dict[str, str] = {}  # path in the workers' containers -> volume
         self._outside: dict[int, int] = {}
         self._directs: dict[str, tuple[int, Port]] = {}
         self.doors: Mapping[str, Door] = {}
@@ -114,10 +119,40 @@ class DockerSite:
                 files[str(KAFKA_DATA_OF_SEVERAL / "meta.properties")] = identity
         return self._start(name, "kafka", (), log, on_exit, files)
 
-    def start_emulator(self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit) -> Child:
+    def start_emulator(
+        self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit, args: Sequence[str] = ()
+    ) -> Child:
         number = port.bind.rsplit(":", 1)[1]
-        command = [word.format(port=number) for word in self._images[kind].command]
+        command = [*(word.format(port=number) for word in self._images[kind].command), *args]
         return self._start(name, kind, command, log, on_exit, {})
+
+    def shared_path(self, folder: str) -> str:
+        return f"{SHARED}/{folder}"
+
+    def make_shared(self, path: str) -> None:
+        """A volume, which the daemon can give to any container and remove whoever has written there."""
+        self._shared[path] = self._containers.volume()
+        ended = threading.Event()
+        container, _ = self._containers.run(
+            self._images["worker"].ref,
+            ["chmod", "1777", path],  # an image of the pipeline's own may run as anybody
+            self.folder / "logs" / "shared.log",
+            lambda how: ended.set(),
+            volumes=self._mounts(),
+            user="0",
+        )
+        ended.wait(30)
+        self._containers.remove([container])
+
+    def remove_shared(self, path: str) -> None:
+        """With the ended workers' containers, which would keep it."""
+        if path in self._shared:
+            self._containers.remove([self._made.pop(name) for name in list(self._workers) if name in self._made])
+            self._workers.clear()
+            self._containers.remove_volume(self._shared.pop(path))
+
+    def _mounts(self) -> list[tuple[str, str, str]]:
+        return [(volume, path, "rw") for path, volume in self._shared.items()]
 
     def _start(
         self,
@@ -160,6 +195,7 @@ class DockerSite:
                 env=own,
                 init=True,
                 working_dir=worker.cwd,
+                volumes=self._mounts(),
             )
             made.append(container)
             self._made[instance] = container

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.topology import Pipeline, Sqlite, UsageError, unknown
+from harness.topology import Pipeline, UsageError, unknown
 
 _URL = re.compile(r"https?://[^/\s]+/?")
 
@@ -66,7 +66,7 @@ class Endpoints:
 
     def check(self, pipeline: Pipeline) -> None:
         """Raises UsageError if a service of the pipeline has no endpoint here, or a name fits nothing in it."""
-        networked = {s.name: s for s in pipeline.services if not isinstance(s, Sqlite)}
+        networked = {s.name: s for s in pipeline.services if s.networked}
         for name in networked:
             if name not in self.services:
                 raise UsageError(

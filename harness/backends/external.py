@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from faults.base import Fault
@@ -92,19 +92,24 @@ class ExternalSite(LocalSite):
                 self.doors[link] = dataclasses.replace(self.doors[link], client=self.existing[service])
 
     def port(self, process: str, what: str) -> Port:
-        endpoint = self._endpoints.services[process]
+        endpoint = self._endpoints.services.get(process)
+        if endpoint is None:  # of a worker that serves, which runs here
+            return super().port(process, what)
         listener = endpoint.links.get(what)
         return Port("", listener.upstream if listener is not None else endpoint.address)
 
     def direct(self, process: str, port: Port) -> str:
-        return self._endpoints.services[process].address
+        endpoint = self._endpoints.services.get(process)
+        return endpoint.address if endpoint is not None else super().direct(process, port)
 
     def start_kafka(
         self, name: str, properties: Callable[[Path], str], log: Path, on_exit: OnExit, identity: str = ""
     ) -> Child | None:
         return None
 
-    def start_emulator(self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit) -> Child | None:
+    def start_emulator(
+        self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit, args: Sequence[str] = ()
+    ) -> Child | None:
         return None
 
     def version(self, kind: str) -> str:

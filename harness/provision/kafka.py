@@ -32,14 +32,14 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import last_lines
-from harness.provision.cache import Entry, Made, sha256_of
+from harness.provision import maven
+from harness.provision.cache import Entry, Made
 from harness.provision.java import QUIET, SHORT_LIVED, Java, find_java
-from harness.provision.kafka_lock import LOCK, locked, locked_version
+from harness.provision.maven_lock import KAFKA as LOCK
 from harness.provision.programs import KafkaProgram, ProvisionError
 from harness.provision.search import Search
 from harness.provision.trial import DoesNotRun, wait_for_port
@@ -120,67 +120,13 @@ def look_for_jars(search: Search) -> Jars | None:
             return jars
         reason = f"is Kafka {jars.version}; {LEAST[0]}.{LEAST[1]} is needed" if jars else "has no libs with a Kafka"
         search.refuse(NAME, f"PATH ({home})", reason)
-    entry = search.cached(NAME, key())
+    entry = search.cached(NAME, LOCK.key())
     return _cached(entry) if entry is not None else None
 
 
 def fetch_jars(search: Search) -> Jars:
     """Downloads the pinned jars from Maven Central. Raises ProvisionError."""
-    return _cached(
-        search.cache.make(NAME, key(), lambda folder: _make(search, folder), search.progress, search.cancelled)
-    )
-
-
-def key() -> str:
-    return f"{locked_version()}-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:8]}"
-
-
-def _make(search: Search, folder: Path) -> Made:
-    try:
-        if search.offline:
-            raise OSError("GAUNTLET_OFFLINE forbids it")
-        _download(search, folder)
-    except InterruptedError:
-        raise
-    except Exception as error:  # jgo raises whatever its HTTP library and its own assertions raise
-        search.refuse(NAME, _repository(search)[0], str(error) or type(error).__name__)
-        advice = "unpack a Kafka 4 and name its folder by GAUNTLET_KAFKA, or name a mirror by GAUNTLET_MAVEN."
-        raise search.missing(NAME, advice) from error
-    return Made(locked_version(), _repository(search)[0])
-
-
-def _download(search: Search, folder: Path) -> None:
-    from jgo.maven import MavenContext, PythonResolver  # 0.3 s that only a download has to pay
-
-    # A repository of its own in the staging folder: jgo writes its files in place, and would trust half of one.
-    repository = folder / "repository"
-    context = MavenContext(repo_cache=repository, remote_repos=_repository(search)[1], resolver=PythonResolver())
-
-    def one(coordinate: str, sha256: str) -> None:
-        if search.cancelled():
-            raise InterruptedError("the download was cancelled")
-        group, artifact, version = coordinate.split(":")
-        jar = context.project(group, artifact).at_version(version).artifact().resolve()
-        if sha256_of(jar) != sha256:
-            raise OSError(f"{jar.name} does not have the pinned checksum {sha256[:12]}…")
-        jar.rename(folder / jar.name)
-
-    pinned = locked()
-    with ThreadPoolExecutor(6, "jars") as pool:
-        jobs = [pool.submit(one, *jar) for jar in pinned]
-        try:
-            for done, job in enumerate(as_completed(jobs), 1):
-                job.result()
-                search.progress(NAME, f"downloading the jars of Kafka {locked_version()}", done / len(pinned))
-        finally:
-            for job in jobs:
-                job.cancel()
-    shutil.rmtree(repository)
-
-
-def _repository(search: Search) -> tuple[str, dict[str, str] | None]:
-    mirror = search.env.get("GAUNTLET_MAVEN")
-    return (f"$GAUNTLET_MAVEN = {mirror}", {"mirror": mirror.rstrip("/")}) if mirror else ("Maven Central", None)
+    return _cached(maven.fetch(search, LOCK, "unpack a Kafka 4 and name its folder by GAUNTLET_KAFKA"))
 
 
 def _cached(entry: Entry) -> Jars:

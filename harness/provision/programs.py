@@ -66,6 +66,7 @@ class Programs:
     bigtable: Program
     pubsub: Program
     bigquery: Program | None = None
+    redis: Program | None = None
     notes: list[str] = field(default_factory=list)
 
 

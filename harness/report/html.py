@@ -15,7 +15,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -32,6 +32,8 @@ from harness.report.tables import MOST_ROWS, Head, Table, more, nested, table_of
 from harness.store import SavedRun
 
 _HERE = Path(__file__).parent
+#: In the folder of runs side by side: what was asked (see harness.side_by_side).
+RUNS = "runs.json"
 #: Most faults whose evidence is shown; a soak has thousands.
 MOST_FAULTS = 150
 #: Most classes of lost or doubled events; each has up to 32 events.
@@ -49,7 +51,11 @@ def write_html(run: SavedRun | None, verdict: Object | None, path: Path | str) -
     `verdict`: the object of the contract, or None or {} for a run that was not judged. Raises only OSError, if the
     file cannot be written.
     """
-    page = page_of(run, verdict)
+    write_whole(page_of(run, verdict), path)
+
+
+def write_whole(page: str, path: Path | str) -> None:
+    """Writes a page, whole or not at all. Raises OSError."""
     target = Path(path)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -104,7 +110,7 @@ class _Page:
         self.hops = [h for h in _at(self.meta, "pipeline", "hops", default=[]) if isinstance(h, Mapping)]
         self.findings = words.findings_of(verdict)
         self.anchors = {id(f): f"finding-{n}" for n, f in enumerate(self.findings, 1)}
-        self.macros = _environment().get_template("sections.jinja").module
+        self.macros = macros()
         self.once: dict[str, Any] = {}
         if not words.findings_of(verdict) and verdict.get("verdict") not in words.EXIT_STATUS:
             self.troubles += self._why_no_verdict()
@@ -197,7 +203,6 @@ class _Page:
     def render(self) -> str:
         sections = list(self._sections())
         standing = self._standing()
-        style, script = ((_HERE / name).read_text() for name in ("page.css", "page.js"))
         title = " · ".join(
             words.clean(part)
             for part in (
@@ -207,30 +212,11 @@ class _Page:
             )
             if part
         )
-        started = words.clean(self.meta.get("started") or "")
-        return (
-            _environment()
-            .get_template("page.jinja")
-            .render(
-                title=title or self.folder,
-                word=words.word(self.verdict.get("verdict")),
-                started=started,
-                started_text=_when(started),
-                hero=self._hero(standing),
-                sections=sections,
-                folder=self.folder,
-                icon_none=self.macros.icon("none"),  # type: ignore[attr-defined]
-                style=Markup(style),
-                script=Markup(script),
-                style_hash=_policy_hash(style),
-                script_hash=_policy_hash(script),
-                favicon=_favicon(standing),
-            )
-        )
+        hero = self._hero(standing)
+        return framed(title or self.folder, standing, hero, sections, self.folder, str(self.meta.get("started") or ""))
 
     def _standing(self) -> str:
-        verdict = self.verdict.get("verdict")
-        return str(verdict) if verdict in words.EXIT_STATUS else "none"
+        return standing_of(self.verdict)
 
     def _known(self, key: str) -> Any:
         return self.meta.get(key) or self.verdict.get(key)
@@ -291,7 +277,7 @@ class _Page:
                 {
                     "standing": _mark(words.standing(f)),
                     "told": words.told(f),
-                    "name": _finding_name(f),
+                    "name": words.finding_name(f),
                     "summary": words.shorten(words.clean(f.get("summary", "")), 300),
                     "anchor": self.anchors[id(f)],
                 }
@@ -355,6 +341,9 @@ class _Page:
     # -- what was run ---------------------------------------------------------------------------------------------
 
     def _repeat(self) -> str:
+        whole = self._or_none(lambda: _json_of(self.run.path.parent / RUNS))
+        if whole is not None:  # one of several that were run side by side
+            return words.repeat_command({**whole, "backend": self.meta.get("backend")})
         return words.repeat_command(self.meta, self.verdict, named=_is_scenario(self._known("scenario")))
 
     def _asked(self) -> dict[str, Any]:
@@ -689,6 +678,49 @@ class _Page:
 # ------------------------------------------------------------------------------------------------- helpers
 
 
+def framed(title: str, standing: str, hero: Markup, sections: Iterable[Section], folder: str, started: str) -> str:
+    """A whole page: what every page has in common, around its own head and sections."""
+    style, script = ((_HERE / name).read_text() for name in ("page.css", "page.js"))
+    return (
+        _environment()
+        .get_template("page.jinja")
+        .render(
+            title=title,
+            word=words.word(standing),
+            started=words.clean(started),
+            started_text=_when(words.clean(started)),
+            hero=hero,
+            sections=list(sections),
+            folder=folder,
+            icon_none=macros().icon("none"),
+            style=Markup(style),
+            script=Markup(script),
+            style_hash=_policy_hash(style),
+            script_hash=_policy_hash(script),
+            favicon=_favicon(standing),
+        )
+    )
+
+
+def macros() -> Any:
+    """The macros of `sections.jinja`, each a section of a page."""
+    return _environment().get_template("sections.jinja").module
+
+
+def latency_of(run: SavedRun, verdict: Object) -> Markup:
+    """The plot and table of a run's latency, as on its own page, or why there is none."""
+    page = _Page(run, verdict)
+    try:
+        return page._render("latency", page._latency())
+    except Exception as reason:
+        return Markup("<p class='absent'>{}<span>{}</span></p>").format(macros().icon("none"), sentence(reason))
+
+
+def standing_of(verdict: Object) -> str:
+    """The verdict's word as the page's classes name it: "none" without one."""
+    return str(verdict.get("verdict")) if verdict.get("verdict") in words.EXIT_STATUS else "none"
+
+
 def _absent(why: str) -> Any:
     raise Absent(why)
 
@@ -781,12 +813,6 @@ def _guards_at_a_glance(guards: list[dict[str, Any]]) -> dict[str, str] | None:
     }
 
 
-def _finding_name(finding: Object) -> str:
-    hop = _at(finding, "figures", "hop")
-    name = words.clean(finding.get("assertion", "?"))
-    return f"{name} at {words.clean(hop)}" if name == "duplicate_rate" and isinstance(hop, str) else name
-
-
 def _finding(finding: Object, anchor: str) -> dict[str, Any]:
     figures = finding.get("figures")
     figures = figures if isinstance(figures, Mapping) else {}
@@ -811,7 +837,7 @@ def _finding(finding: Object, anchor: str) -> dict[str, Any]:
         "anchor": anchor,
         "standing": standing,
         "told": words.told(finding),
-        "name": _finding_name(finding),
+        "name": words.finding_name(finding),
         "summary": words.shorten(words.clean(finding.get("summary", "")), 2000),
         "figures": plain[:60],
         "tables": tables[:12],
@@ -836,7 +862,7 @@ def _attributed(one: Object, finding: Object, anchor: str) -> dict[str, Any]:
         "link": words.clean(one.get("link") or ""),
         "faults": words.clean(", ".join(told) or "none"),
         "cause": words.shorten(words.clean(one.get("cause", "")), 1200),
-        "finding": _finding_name(finding),
+        "finding": words.finding_name(finding),
         "anchor": anchor,
         "examples": table_of("The worst of them, hop by hop", examples),
     }
@@ -845,7 +871,13 @@ def _attributed(one: Object, finding: Object, anchor: str) -> dict[str, Any]:
 def _unattributed(finding: Object, why: str, anchor: str) -> dict[str, Any]:
     nothing = dict.fromkeys(("events", "kind", "between", "worker", "link", "faults"), "")
     cause = f"This cannot be said: {words.shorten(words.clean(why), 600)}"
-    own = {"standing": "none", "cause": cause, "finding": _finding_name(finding), "anchor": anchor, "examples": None}
+    own = {
+        "standing": "none",
+        "cause": cause,
+        "finding": words.finding_name(finding),
+        "anchor": anchor,
+        "examples": None,
+    }
     return {**nothing, **own}
 
 

@@ -248,6 +248,7 @@ _KINDS = {
     "bigtable": "Bigtable table",
     "bigquery": "BigQuery table",
     "sqlite": "SQLite table",
+    "http": "answers of a worker",
 }
 
 
@@ -379,6 +380,8 @@ def _sink_counts(run: SavedRun, hop: Mapping[str, Any], certified: bool, notes: 
         masked = both.filter(
             (more == 0) & (pl.col("weight").fill_null(0) != pl.col("weight_expected").fill_null(0))
         ).height
+        if run.pipeline.get("leaves_out_late"):
+            notes.append("late events that it leaves out, as it declares, count as missing here")
         if masked:
             notes.append(f"{masked:,} cell{'s' * (masked != 1)} with the right count, but not of the right events")
         lines = (
@@ -480,6 +483,8 @@ def latency(run: SavedRun, hops: Iterable[Mapping[str, Any]], axis: Axis) -> Lat
             continue
         try:
             seen = run.sightings(name) if name in counting else run.hop(name)
+            if seen is None and (dated := run.appearances(name)) is not None:
+                seen, _ = dated
             if seen is None:
                 missing[name] = "It shows counts, not single events, so there is no moment at which an event was seen."
                 continue

@@ -336,16 +336,20 @@ class _Base:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = _Safe(stream)
-        self._lock = threading.RLock()
+        # Held while an event is taken and shown, so that lines come in order; and, within it, the lock of the state. What
+        # draws by a thread of its own takes the second alone: it has the console's lock by then, which showing waits for.
+        self._order, self._lock = threading.RLock(), threading.RLock()
         self._state = _State()
         self._closed = False
 
     def on(self, event: dict[str, Any]) -> None:
         try:
-            with self._lock:
-                if not self._closed:
+            with self._order:
+                if self._closed:
+                    return
+                with self._lock:
                     self._state.take(event)
-                    self._show(event)
+                self._show(event)
         except Exception:
             # A fault of the view is no fault of the run; what was to be shown is in history.jsonl.
             return
@@ -389,7 +393,7 @@ class LineView(_Base):
         self._stream.flush()
 
     def close(self) -> None:
-        with self._lock:
+        with self._order:
             self._closed = True
             self._stream.flush()
 
@@ -458,8 +462,8 @@ class LiveView(_Base):
         self._console.print(_Panel(lambda _width, _height: lines, wrap=True))
 
     def close(self) -> None:
-        """Leaves the last panel where it is. The lock is not held: the refreshing thread may be waiting for it."""
-        with self._lock:
+        """Leaves the last panel where it is."""
+        with self._order:
             if self._closed:
                 return
             self._closed = True
@@ -639,6 +643,8 @@ def print_verdict(verdict: Mapping[str, Any] | None, stream: TextIO | None = Non
         for one in runs if isinstance(runs, list) and runs else [told]:
             if isinstance(one, Mapping):
                 _write(safe, console, terminal, _verdict_lines(one, width))
+        if isinstance(told.get("table"), list):
+            _write(safe, console, terminal, _beside_lines(told))
         safe.flush()
 
 
@@ -696,9 +702,36 @@ def _verdict_lines(verdict: Mapping[str, Any], width: int) -> list[Pieces]:
     return lines
 
 
+def _beside_lines(verdict: Mapping[str, Any]) -> list[Pieces]:
+    """Runs side by side: the verdict of all, their figures in columns, and where the page is."""
+    from harness.report import comparison, side_by_side  # of no use to a single run, and slow to import
+
+    which = str(verdict.get("verdict", ""))
+    style, sign = _SIGNS.get(which, ("warn", "–"))
+    lines: list[Pieces] = [
+        [],
+        [(style, f"{sign} {words.word(which).upper()}"), ("", f"  {side_by_side.sentence(verdict)}")],
+        [],
+    ]
+    measures = {m.key: m for m in comparison.MEASURES}
+    rows = [line for line in verdict["table"] if line.get("key") in measures]
+    names = [words.clean(name) for name in (rows[0]["values"] if rows else ())]
+    lines.append([("dim", f"  {'':<38}" + "".join(f"{name:>18}" for name in names))])
+    for line in rows:
+        values = [side_by_side.told(measures[line["key"]], value) for value in line["values"].values()]
+        lines.append([("", f"  {words.clean(line['measure']):<38}"), ("strong", "".join(f"{v:>18}" for v in values))])
+    folder = words.clean(verdict.get("run") or "")
+    lines += [[], [("dim", "report  "), ("", f"{folder}/report.html")]]
+    lines.append([("dim", "again   "), ("", words.check_command(folder))])
+    status = words.EXIT_STATUS.get(which)
+    if status is not None:
+        lines.append([("dim", "exit    "), ("", f"{status} ({words.EXIT_MEANING[status]})")])
+    return lines
+
+
 def _finding_lines(findings: Sequence[Mapping[str, Any]], width: int) -> list[Pieces]:
     lines: list[Pieces] = []
-    names = [_finding_name(f) for f in findings]
+    names = [words.finding_name(f) for f in findings]
     column = min(max([len(n) for n in names] + [16]), 32)
     for name, finding in zip(names, findings, strict=True):
         style, sign = _SIGNS.get(words.standing(finding), ("warn", "–"))
@@ -706,13 +739,6 @@ def _finding_lines(findings: Sequence[Mapping[str, Any]], width: int) -> list[Pi
         summary = " ".join(words.clean(finding.get("summary", "")).split())
         lines.append([(style, f"{sign} "), ("strong", f"{name:<{column}} "), ("", note + summary)])
     return lines
-
-
-def _finding_name(finding: Mapping[str, Any]) -> str:
-    figures = finding.get("figures")
-    hop = figures.get("hop") if isinstance(figures, Mapping) else None
-    name = words.clean(finding.get("assertion", "?"))
-    return f"{name} at {words.clean(hop)}" if name == "duplicate_rate" and isinstance(hop, str) else name
 
 
 def _fault_table(faults: Sequence[Mapping[str, Any]]) -> list[Pieces]:

@@ -181,6 +181,14 @@ def told(finding: Mapping[str, Any]) -> str:
     return own
 
 
+def finding_name(finding: Mapping[str, Any]) -> str:
+    """The assertion, and the hop where one has several."""
+    figures = finding.get("figures")
+    hop = figures.get("hop") if isinstance(figures, Mapping) else None
+    name = clean(finding.get("assertion", "?"))
+    return f"{name} at {clean(hop)}" if name == "duplicate_rate" and isinstance(hop, str) else name
+
+
 def findings_of(verdict: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """The findings of a verdict, whatever shape it arrived in."""
     found = (verdict or {}).get("findings")

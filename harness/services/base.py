@@ -133,13 +133,15 @@ class SinkReading:
 
 
 class PolledTap:
-    """The tap of what can only be read as a whole. That costs more the more there is, so it rests eight times as long.
+    """The tap of what can only be read as a whole. That costs more the more there is, so it rests `rests` times as long,
+    and `rests_s` at least.
 
     Whoever derives one says in `_look` how much there is now, and in `finish` what there was in the end.
     """
 
-    def __init__(self, hop: str) -> None:
+    def __init__(self, hop: str, rests_s: float = 1.0, rests: float = 8.0) -> None:
         self.hop = hop
+        self._rests_s, self._rests = rests_s, rests
         self._counted = 0
         self._moved = time.monotonic()
         self._known_until = 0.0
@@ -175,7 +177,7 @@ class PolledTap:
             elif self._hurry.is_set():
                 self._stop.wait(max(0.2, took))
             else:
-                self._hurry.wait(max(1.0, 8 * took))
+                self._hurry.wait(max(self._rests_s, self._rests * took))
 
     def trouble(self) -> str:
         return self._error or ""
@@ -194,7 +196,7 @@ class PolledTap:
 
 class SinkTap(PolledTap):
     """Polls a sink of counts. `glance` reads the cells alone, if that is cheaper than `read`: for all readings but those
-    at the end."""
+    at the end. `dates`: it tells when each cell appeared, for a sink that does not show single events."""
 
     def __init__(
         self,
@@ -203,17 +205,30 @@ class SinkTap(PolledTap):
         cells: Sequence[Cells],
         now: Callable[[], float],
         glance: Callable[[], SinkReading] | None = None,
+        rests_s: float = 1.0,
+        rests: float = 8.0,
+        dates: bool = False,
     ) -> None:
-        super().__init__(hop)
+        super().__init__(hop, rests_s, rests)
         self._read, self._glance, self._now = read, glance or read, now
         first = cells[0]
         self._first = (first.dimension, first.windows_s[0])
+        self._dates = dates
+        #: (key, window's start) of the first dimension and window -> when a reading that first showed it ended, ms
+        self._appeared: dict[tuple[tuple[str, ...], int], float] = {}
 
     def _look(self) -> int:
         cells = self._glance().cells
         counted = self._total(cells)
+        self._note(cells)
         self._error = self._strange(cells) if not counted else None
         return counted
+
+    def _note(self, cells: Iterable[CountedCell]) -> None:
+        seen_ms = self._now() * 1000
+        for c in cells if self._dates else ():
+            if (c.dimension, c.window_s) == self._first and c.count > 0:
+                self._appeared.setdefault((c.key, c.window_start_ms), seen_ms)
 
     def _total(self, cells: Iterable[CountedCell]) -> int:
         return sum(c.count for c in cells if (c.dimension, c.window_s) == self._first)
@@ -242,12 +257,28 @@ class SinkTap(PolledTap):
         frame = self._summed(reading)
         try:
             reading = self._read()
+            self._note(reading.cells)
             frame = self._summed(reading)
             if not frame.equals(self._summed(self._read())):
                 reason = "two readings one after the other differ, though every worker was stopped"
         except Exception as error:
             reason = f"the sink could not be read: {error!r}"
-        return SinkResult(frame, reading.sightings, not reason, reason or "two whole readings agree", cells=len(frame))
+        told = reason or "two whole readings agree"
+        return SinkResult(frame, reading.sightings, not reason, told, self._appearances(), cells=len(frame))
+
+    def _appearances(self) -> pl.DataFrame | None:
+        if not self._dates:
+            return None
+        dimension, window_s = self._first
+        rows = [(dimension, "|".join(key), window_s, start, ms) for (key, start), ms in self._appeared.items()]
+        schema = {
+            "dimension": pl.String,
+            "key": pl.String,
+            "window_s": pl.Int32,
+            "window_start_ms": pl.Int64,
+            "seen_ms": pl.Float64,
+        }
+        return pl.DataFrame(rows, schema=schema, orient="row").sort("seen_ms", maintain_order=True)
 
     @staticmethod
     def _summed(reading: SinkReading) -> pl.DataFrame:
@@ -266,11 +297,20 @@ class SinkTap(PolledTap):
 
 
 class SinkResult(TapResult):
+    """`appearances`, of a tap that dates: when each cell of the first dimension and window was first seen to hold anything
+    (`seen_ms`: the end of the reading that showed it, so not before it was there)."""
+
     def __init__(
-        self, frame: pl.DataFrame, sightings: Sequence[Sighting] | None, certified: bool, reason: str, **figures: Any
+        self,
+        frame: pl.DataFrame,
+        sightings: Sequence[Sighting] | None,
+        certified: bool,
+        reason: str,
+        appearances: pl.DataFrame | None = None,
+        **figures: Any,
     ) -> None:
         super().__init__(frame, certified, reason, **figures)
-        self._sightings = sightings
+        self._sightings, self.appearances = sightings, appearances
 
     def sightings(self, run: str) -> pl.DataFrame | None:
         """When each event of this run was counted, a row each time; None where the sink does not show single events."""

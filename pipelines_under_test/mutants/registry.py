@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.topology import BigtableHop, CountedCell, Hop, Pipeline, Row, Sighting
 from pipelines_under_test.kappa.pipeline import command, kappa
 from pipelines_under_test.kappa.rows import Count
+from pipelines_under_test.legacy.pipeline import legacy
 from pipelines_under_test.mutants import sums, totals
 
 
@@ -42,14 +43,19 @@ def mutant(
     runs: int = 1,
     sink: BigtableHop | None = None,
     env: Mapping[str, str] | None = None,
+    of: Pipeline = kappa,
 ) -> Mutant:
-    """The reference pipeline with the program of one worker replaced by the module of that name."""
-    original = kappa.worker(worker)
+    """The reference pipeline, or another, with the program of one worker replaced by the module of that name. Where that
+    program is the batch truth's too, it is replaced there as well: one program, one bug."""
+    original = of.worker(worker)
     program = command(f"mutants.{name.replace('-', '_')}")
     replaced = dataclasses.replace(original, command=program, env={**original.env, **(env or {})})
-    workers = [replaced if w is original else w for w in kappa.workers]
-    hops: list[Hop] = [sink if sink is not None and hop.role == "sink" else hop for hop in kappa.hops]
-    pipeline = dataclasses.replace(kappa, name=name, about=about, workers=workers, hops=hops)
+    workers = [replaced if w is original else w for w in of.workers]
+    hops: list[Hop] = [sink if sink is not None and hop.role == "sink" else hop for hop in of.hops]
+    batch = of.batch
+    if batch is not None and batch.command == original.command:
+        batch = dataclasses.replace(batch, command=program)
+    pipeline = dataclasses.replace(of, name=name, about=about, workers=workers, hops=hops, batch=batch)
     return Mutant(name, pipeline, about, caught_by, scenario, runs, seen_at)
 
 
@@ -365,6 +371,34 @@ MUTANTS: dict[str, Mutant] = {
             caught_by="recovery",
             scenario="steady",
             seen_at="https://github.com/spring-projects/spring-kafka/issues/1287",
+        ),
+        # -- the old world
+        mutant(
+            "lax-cutoff",
+            "batch-job",
+            "counts in the batch what came up to a minute later than it may",
+            of=legacy,
+            caught_by="batch_parity",
+            scenario="batch-layer",
+            seen_at="https://github.com/hazelcast/hazelcast-jet/issues/747",
+        ),
+        mutant(
+            "partition-twice",
+            "batch-job",
+            "adds the counts of one log partition a second time",
+            of=legacy,
+            caught_by="duplicate_rate",
+            scenario="batch-layer",
+            seen_at="https://github.com/apache/hive/pull/2674",
+        ),
+        mutant(
+            "both-layers",
+            "query",
+            "answers from both layers for a window that the batch store covers",
+            of=legacy,
+            caught_by="duplicate_rate",
+            scenario="batch-layer",
+            seen_at="https://github.com/apache/pinot/issues/9362",
         ),
     )
 }

@@ -23,14 +23,14 @@ class Watched:
         self.history = History(folder / "history.jsonl")
         self.supervisor = Supervisor(children, self.history)
 
-    def start(self, script: str) -> None:
-        self.run(["sh", "-c", script])
+    def start(self, script: str, name: str = "w") -> None:
+        self.run(["sh", "-c", script], name)
 
-    def run(self, argv: list[str]) -> None:
-        log = self.folder / "w.log"
+    def run(self, argv: list[str], name: str = "w") -> None:
+        log = self.folder / f"{name}.log"
         log.touch()
         launch = lambda on_exit: self._spawn(argv, log, on_exit=on_exit)  # noqa: E731
-        self.supervisor.start("w", launch, " ".join(argv), log)
+        self.supervisor.start(name, launch, " ".join(argv), log)
 
     def told(self, kind: str) -> list[dict]:
         return [r for r in self.history.records if r["kind"] == kind]
@@ -137,3 +137,22 @@ def test_nothing_is_started_again_once_all_were_stopped(watched: Watched) -> Non
     time.sleep(2 * FIRST_BACK_OFF_S)
     assert len(watched.told("worker-start")) == 1
     assert watched.told("worker-exit")[0]["asked"]
+
+
+def test_some_workers_may_outlive_the_others(watched: Watched) -> None:
+    """Whoever answers for a hop is read when all others have ended, and is started again until then."""
+    watched.start("exec sleep 60", "first")
+    watched.start("exec sleep 60", "last")
+    watched.supervisor.stop_all(0.2, but={"last"})
+    assert watched.supervisor.child("first") is None
+    watched.supervisor.signal("last", signal.SIGKILL, restart=False)
+    watched.wait(lambda: len([r for r in watched.told("worker-start") if r["worker"] == "last"]) == 2)
+    assert watched.supervisor.down() == ["first"]
+    watched.supervisor.stop_all(0.2)
+    time.sleep(2 * FIRST_BACK_OFF_S)
+    assert watched.supervisor.down() == ["first", "last"]
+    assert [(r["worker"], r["asked"]) for r in watched.told("worker-exit")] == [
+        ("first", True),
+        ("last", False),
+        ("last", True),
+    ]

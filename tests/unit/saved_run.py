@@ -53,6 +53,7 @@ class World:
     workers: tuple[dict[str, Any], ...] = WORKERS
     links: tuple[dict[str, str], ...] = ()
     batch: bool = True
+    leaves_out_late: bool = False
     late_after_s: float = 5.0
     warmup_t0_ms: int = WARMUP_T0_MS
     schedule: list[dict[str, Any]] = field(default_factory=list)
@@ -100,6 +101,8 @@ class World:
         self.events: list[dict[str, Any]] = []
         self.drained: dict[str, Any] = {"reason": "drained", "waited_s": 13.0, "missing": {}}
         self.show_sightings = True
+        #: whether the sink's tap dated the cells, as of a sink that shows only counts
+        self.date_cells = False
         #: whether the sightings of the sink show each time that an event was counted, and not only the first
         self.show_every_count = False
         self.tap_twice: set[str] = set()
@@ -176,6 +179,8 @@ class World:
             frame.write_parquet(folder.hop(name))
         if self.show_sightings and any(hop["role"] == "sink" for hop in self.hops):
             self.seen().write_parquet(folder.sightings(self.sink()))
+        if self.date_cells:
+            self.appeared().write_parquet(folder.appearances(self.sink()))
         if self.batch and "batch" not in self.without:
             self.edit_batch(self.batch_cells()).write_parquet(folder.batch)
         if self.commits:
@@ -211,6 +216,7 @@ class World:
                     {"dimension": c.dimension, "key": list(c.key), "windows_s": list(c.windows_s)} for c in self.cells
                 ],
                 "batch": self.batch,
+                "leaves_out_late": self.leaves_out_late,
             },
             "load": {
                 "profile": self.profile.as_dict(),
@@ -381,6 +387,25 @@ class World:
                 "sequence": np.concatenate([[0], self.sequence[place]]).astype(np.int64),
                 "seen_ms": np.concatenate([[T0_MS - 900.0], seen]),
             }
+        )
+
+    def appeared(self) -> pl.DataFrame:
+        """When the first event of each cell (of the first dimension and window) was counted."""
+        first, hop = self.cells[0], self.sink()
+        length = first.windows_s[0] * 1000
+        place = np.flatnonzero(self.copies[hop])
+        seen_ms = (self.due_s[place] + self.delay[hop][place]) * 1000
+        return (
+            self.content[place]
+            .select(
+                pl.lit(first.dimension).alias("dimension"),
+                pl.concat_str(list(first.key), separator="|").alias("key"),
+                pl.lit(first.windows_s[0], pl.Int32).alias("window_s"),
+                (pl.col("event_time_ms") // length * length).alias("window_start_ms"),
+                pl.Series("seen_ms", seen_ms),
+            )
+            .group_by("dimension", "key", "window_s", "window_start_ms")
+            .agg(pl.col("seen_ms").min())
         )
 
     def progress(self) -> pl.DataFrame:

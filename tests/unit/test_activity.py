@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served import served
 
 from faults import Fault, kill, kill_broker, partition
 from harness import injection
@@ -17,6 +18,7 @@ from harness.activity import Activity
 from harness.history import History
 from harness.injection import Injection, LiveSystem, together
 from pipelines_under_test.kappa.pipeline import kappa
+from pipelines_under_test.legacy.pipeline import legacy
 
 
 def activity(*phases: tuple[float, int]) -> tuple[Activity, float]:
@@ -99,6 +101,8 @@ def test_what_a_fault_waits_for_follows_from_its_target() -> None:
     ]
     assert partition("converter->pubsub").works_on(pipeline) == [["converter-1->pubsub"], ["converter-2->pubsub"]]
     assert kill_broker("kafka").works_on(pipeline) == []
+    assert kill("count").works_on(served) == [["count->kafka", "count->cache"]]
+    assert kill("ask").works_on(served) == []
 
 
 class Injected:
@@ -226,3 +230,26 @@ def test_faults_that_overlap_by_the_schedule_overlap_however_late_they_are(tmp_p
 )
 def test_what_overlaps_by_the_schedule_is_done_together(schedule: Any, expected: list[list[int]]) -> None:
     assert together([kill("converter").at(start).lasting(seconds) for start, seconds in schedule]) == expected
+
+
+def test_a_worker_without_a_link_is_busy_while_it_uses_the_processor() -> None:
+    activity = Activity()
+    assert activity.busy("job", 100.0), "nothing is known of it, so nothing can be waited for"
+    used, busy = 0.0, []
+    for i in range(40):
+        t = round(100 + 0.2 * i, 1)
+        used += 0.2 * (0.5 if 104 <= t < 105 else 0.02)
+        activity.worked(t, "job", 1, used)
+        busy += [t] if activity.busy("job", t, since=90.0) else []
+    assert {104.4, 104.6, 104.8, 105.0} <= set(busy)
+    assert (min(busy) >= 104.0, max(busy) <= 105.6) == (True, True), busy
+    assert activity.busy("job", t + 5), "nobody has looked for a while"
+    activity.worked(110.0, "job", 2, 0.0)
+    activity.worked(110.2, "job", 2, 0.2)
+    assert not activity.busy("job", 110.2, since=109.9), "it only starts"
+    assert activity.busy("job", 110.2, since=107.0)
+
+
+def test_a_kill_of_a_worker_without_a_link_waits_for_its_work() -> None:
+    assert kill("batch-job").works_on(legacy) == [["batch-job"]]
+    assert kill("speed").works_on(legacy) == [["speed->kafka", "speed->redis"]]

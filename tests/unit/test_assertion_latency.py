@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from saved_run import HOPS, World
 
@@ -37,6 +38,41 @@ def test_it_is_the_last_hop_of_the_path_however_long_that_is(tmp_path: Path) -> 
         figures = check(world, tmp_path / names[-1]).figures
         assert (figures["hop"], figures["at_sink"]) == (names[-1], False)
         assert figures["max_s"] == pytest.approx(len(world.sound) / 1000, abs=2e-3)
+
+
+def counts_alone(world: World) -> World:
+    """With the source and a sink that shows only counts, whose cells are dated."""
+    world.show_sightings, world.date_cells = False, True
+    return world
+
+
+def test_of_a_sink_that_shows_only_counts_it_is_that_of_the_events_that_are_alone_in_their_cell(tmp_path: Path) -> None:
+    hops = tuple(h for h in HOPS if h["role"] in ("source", "sink"))
+    world = counts_alone(World(hops=hops, batch=False))
+    world.delay["aggregates"][:] = 0.5
+    first = world.cells[0]
+    length = first.windows_s[0] * 1000
+    cells = world.content.with_row_index("place").filter(~pl.col("poison"))
+    start = pl.col("event_time_ms") // length
+    alone = cells.filter(pl.len().over(*first.key, start) == 1)["place"].to_list()
+    shared = cells.filter(pl.len().over(*first.key, start) > 1)["place"].to_list()
+    slow, lost = alone[len(alone) // 2], alone[len(alone) // 3]
+    world.delay["aggregates"][slow] = 7.25
+    world.delay["aggregates"][shared[:5]] = 99  # nobody could tell which of its cell's events came first
+    world.lose("aggregates", lost)
+    finding = check(world, tmp_path)
+    assert finding.verdict == "pass", finding.summary
+    assert 0 < len(alone) < len(cells)
+    figures = finding.figures
+    assert (figures["hop"], figures["at_sink"]) == ("aggregates", True)
+    assert (figures["events"], figures["missing"]) == (len(alone) - 1, 1)
+    assert (figures["p50_s"], figures["max_s"]) == (pytest.approx(0.5, abs=2e-3), pytest.approx(7.25, abs=2e-3))
+    assert finding.examples[0]["event"] == world.event_id(slow)
+
+
+def test_a_path_that_shows_single_events_is_preferred_to_dated_cells(tmp_path: Path) -> None:
+    world = counts_alone(World())
+    assert check(world, tmp_path).figures["at_sink"] is False
 
 
 def test_percentiles_are_those_of_the_events(tmp_path: Path) -> None:

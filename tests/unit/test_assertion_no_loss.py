@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,43 @@ def test_late_events_that_the_stream_drops_are_a_loss_though_it_agrees_with_the_
     assert loss.figures["sink"]["short_cells"] > 0
     assert parity.figures["agreement"] == 1.0  # parity as one would compute it from the two sides alone
     assert parity.figures["wrong_stream"] == loss.figures["sink"]["short_cells"]
+
+
+def leaving_out(profile: Steady, change: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]) -> World:
+    """A pipeline that declares that it leaves out late events; its sink is what `change` makes of (the cells without
+    late events, the whole cells with late_count and late_weight)."""
+    world = World(profile=profile, leaves_out_late=True)
+    truth, whole = world.batch_cells(), world._sum(world.copies["aggregates"])
+    world.edit_cells = lambda _: change(truth, whole)
+    return world
+
+
+def test_a_pipeline_may_declare_that_it_leaves_out_late_events(tmp_path: Path) -> None:
+    world = leaving_out(World().profile, lambda truth, whole: truth)
+    run = world.save(tmp_path)
+    finding, parity = NoLoss().check(run), BatchParity(least=0.5).check(run)
+    assert (finding.verdict, parity.verdict) == ("pass", "pass"), finding.summary
+    late = world._sum(world.copies["aggregates"]).group_by("dimension", "window_s").agg(pl.col("late_count").sum())
+    assert finding.figures["sink"]["left_out_late"] == late["late_count"].max() > 0
+    assert finding.figures["sink"]["short_events"] == 0
+    assert parity.figures["wrong"] == 0 < parity.figures["explained"]
+
+
+@pytest.mark.parametrize("lacks", ["one more", "one of several late", "all, by another weight"])
+def test_it_may_leave_out_nothing_else(tmp_path: Path, lacks: str) -> None:
+    """Of one cell that has two late events and others: an event more, an event less, or as many of another weight."""
+
+    def change(truth: pl.DataFrame, whole: pl.DataFrame) -> pl.DataFrame:
+        rich = (pl.col("late_count") > 1) & (pl.col("count") > pl.col("late_count") + 1)
+        some = whole.filter(rich).sort(CELL).head(1).select(CELL)
+        assert some.height == 1
+        off = {"one more": -1, "one of several late": 1, "all, by another weight": 0}[lacks]
+        changed = truth.join(some, on=CELL, how="semi").with_columns(pl.col("count") + off, pl.col("weight") + 1)
+        return pl.concat([truth.join(some, on=CELL, how="anti"), changed])
+
+    finding = check(leaving_out(Steady(rate=40, seconds=100, tweets=3, share_late=0.1), change), tmp_path)
+    assert finding.verdict == "violation"
+    assert finding.figures["sink"]["short_cells"] == 1
 
 
 def test_twins_are_two_events(tmp_path: Path) -> None:

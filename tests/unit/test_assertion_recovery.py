@@ -13,6 +13,7 @@ from saved_run import World
 from assertions.base import Finding
 from assertions.recovery import Recovery, _longest_free, _standstills
 from assertions.sight import Sight, flows_again
+from assertions.spread import UNIT_S
 from harness.store import FaultWindow
 from harness.topology import UsageError
 from load.profiles import Steady
@@ -245,8 +246,9 @@ def test_the_longest_time_without_a_fault_is_found_however_they_overlap(
 def test_a_standstill_counts_though_many_longer_ones_lie_within_faults(tmp_path: Path) -> None:
     waits = [(float(i * 100), float(i * 100 + 90)) for i in range(40)] + [(5000.0, 5062.0)]
     run = World(profile=LONG).save(tmp_path)
-    seen = np.array([end for _, end in waits])
-    sight = Sight("aggregates", True, np.arange(len(waits)), np.array([start for start, _ in waits]), seen, 0)
+    due = np.array([start for start, _ in waits])
+    units = np.array([round(end / UNIT_S) for _, end in waits], dtype=np.int32)
+    sight = Sight("aggregates", True, 0.0, units, lambda rank: due[rank], 0)
     faults = [FaultWindow(i, "kill", "x", start, end, {}, {}) for i, (start, end) in enumerate(waits[:-1])]
     parts, _ = _standstills(run, sight, faults)
     assert [part.verdict for part in parts] == ["violation"]

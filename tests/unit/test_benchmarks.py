@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -118,3 +119,14 @@ def test_a_benchmark_that_lacks_something_says_what(
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")
     assert command.main(["start"]) == 2
     assert "no Docker daemon answers" in capsys.readouterr().err
+
+
+def test_the_picture_of_growth_shows_every_size_and_spread() -> None:
+    from benchmarks.plot import draw
+
+    cost, memory = [[2.0, 1.9, 2.2], [1.5, 1.4, 1.6]], [[200.0] * 3, [900.0, 880.0, 950.0]]
+    picture = draw(cost, memory, [10**6, 10**8])
+    assert picture.count('class="dot"') == picture.count('class="spread"') == 4
+    assert picture.count(">1,000,000<") == picture.count(">100,000,000<") == 2
+    assert ">1000<" in picture  # the axis of the memory
+    ElementTree.fromstring(picture)

@@ -8,11 +8,13 @@ import re
 import shlex
 import subprocess
 import sys
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from served import served
 
 import faults
 import harness.topology
@@ -62,6 +64,14 @@ def test_the_page_declares_what_the_example_does(shop: dict[str, Any]) -> None:
     )
     for hop in ("orders", "sales"):
         assert f'Hop("{hop}", ' in re.sub(r"\(\s+", "(", text).replace(",\n    ", ", ")
+
+
+def test_the_comparison_on_its_page_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("orders")
+    vars(module).update(orders=served, orders_v2=dataclasses.replace(served, name="orders-v2"))
+    monkeypatch.setitem(sys.modules, "orders", module)
+    side = run("side-by-side.md", {})["upgrade"]
+    assert [s.pipeline.name for s in side.validate().scenarios] == ["served", "orders-v2"]
 
 
 def test_its_command_runs_the_example() -> None:

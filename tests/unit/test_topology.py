@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from served import served
 
 from assertions import batch_parity, duplicate_rate, no_loss
 from faults import kill
@@ -15,6 +16,7 @@ from harness.scenario import Scenario
 from harness.topology import (
     BigtableHop,
     Cells,
+    Files,
     Kafka,
     KafkaHop,
     Pipeline,
@@ -46,6 +48,17 @@ def batch(**fields: Any) -> Pipeline:
 def with_sqlite(*databases: str, **fields: Any) -> Pipeline:
     """The reference with a database beside it, and its first worker changed."""
     return dataclasses.replace(worker(**fields), services=(*kappa.services, Sqlite("sqlite", databases=databases)))
+
+
+def with_files(*folders: str, **fields: Any) -> Pipeline:
+    """The reference with folders beside it, and its first worker changed."""
+    return dataclasses.replace(worker(**fields), services=(*kappa.services, Files("files", folders=folders)))
+
+
+def answered(**fields: Any) -> Pipeline:
+    """The pipeline that answers for its counts, with its sink declared otherwise."""
+    source, sink = served.hops
+    return dataclasses.replace(served, hops=[source, dataclasses.replace(sink, **fields)])
 
 
 def hop(index: int, **fields: Any) -> Pipeline:
@@ -87,6 +100,21 @@ WRONG: dict[str, tuple[Callable[[], Pipeline], str]] = {
     "an unknown name with capitals and dots": (lambda: worker(env={"T": "{Orders.raw}"}), "'Orders.raw'"),
     "an interpreter in its environment": (lambda: worker(env={"P": "{python}"}), "'python'"),
     "uses what has no address": (lambda: with_sqlite("shop", uses={"DB": "sqlite"}), "SQLite has no address"),
+    "uses a folder by an address": (lambda: with_files("logs", uses={"D": "files"}), "folders have no address"),
+    "a folder named as a topic": (lambda: with_files("source"), "named 'source'; names must differ"),
+    "an unknown folder": (lambda: with_files("logs", env={"D": "{log}"}), "Did you mean 'logs'"),
+    "answers of an unknown worker": (lambda: answered(worker="as"), "Did you mean 'ask'"),
+    "answers of a worker that serves nothing": (lambda: answered(worker="count"), "which serves nothing: name the var"),
+    "answers of several": (lambda: served.replicas(ask=2), "asks one process, and 'ask' has 2 replicas"),
+    "answers that are no sink": (lambda: answered(role="path"), "its role must be 'sink'"),
+    "answers of a service": (lambda: answered(service="cache"), "is answered by a worker and is of no service"),
+    "answers at no path": (lambda: answered(path="cells"), "'cells' of the hop 'counted' must begin with a slash"),
+    "health at no path": (lambda: answered(health="up"), "'up' of the hop 'counted' must begin with a slash"),
+    "sightings at no path": (lambda: answered(sightings="seen"), "'seen' of the hop 'counted' must begin with a slash"),
+    "a variable with two meanings": (
+        lambda: worker(serves="SOURCE", env={"SOURCE": "{source}"}),
+        "has two meanings for SOURCE",
+    ),
     "a database named as a topic": (lambda: with_sqlite("source"), "named 'source'; names must differ"),
     "a group named as a subscription": (
         lambda: worker(group="aggregator", env={}),
@@ -242,3 +270,11 @@ def test_a_small_pipeline_without_a_sink_is_fine() -> None:
     ).validate()
     assert small.sink is None
     assert {a.name for a in catalog.claims(small)} == {"no_loss", "content", "duplicate_rate", "latency", "recovery"}
+
+
+def test_a_worker_waits_for_the_services_that_it_uses_or_knows_a_name_of() -> None:
+    count, ask = served.workers
+    assert served.needs(count) == {"kafka", "cache", "files"}
+    assert served.needs(ask) == {"cache"}
+    assert served.validate().serving() == {"ask": ask}
+    assert [link.name for link in served.links()] == ["load->kafka", "count->kafka", "count->cache", "ask->cache"]
