@@ -416,11 +416,12 @@ class Warehouse:
 class Pipeline:
     """A pipeline under test. See docs/bring-your-own-pipeline.md for a walk through every field.
 
-    `warehouse` says what it exports to BigQuery, if it does. `encode` turns generated events into the bytes of the pipeline's own source form ("module:function"; None: the
-    form of `load.events`). `max_quiet_s` is the longest wait that the pipeline declares for itself (redelivery
-    deadline, session timeout, retry cap). `late_after_s` is L of the batch truth: an event is late for a window if
-    its intended send time is more than L after the window's end. `leaves_out_late`: the pipeline declares that its sink
-    may leave out events that are late for a window, as a batch job does; a cell that lacks exactly these is then right.
+    `warehouse` says what it exports to BigQuery, if it does. `encode` turns generated events into the bytes of the
+    pipeline's own source form ("module:function"; None: the form of `load.events`). `max_quiet_s` is the longest wait
+    that the pipeline declares for itself (redelivery deadline, session timeout, retry cap). `late_after_s` is L of the
+    batch truth: an event is late for a window if its intended send time is more than L after the window's end.
+    `leaves_out_late`: the pipeline declares that its sink may leave out events that are late for a window, as a batch
+    job does; a cell that lacks exactly these is then right.
     """
 
     name: str

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import psutil
 from rich.table import Table
 
-from harness.provision import BY_NEED, bigtable, kafka, pubsub, toxiproxy
+from harness.provision import bigquery, bigtable, hadoop, kafka, pubsub, redis, toxiproxy
 from harness.provision.cache import Damaged
 from harness.provision.java import find_java
 from harness.provision.programs import KafkaProgram, Program, ProvisionError
@@ -45,12 +45,11 @@ def doctor(env: Mapping[str, str] | None = None) -> list[Finding]:
     """Looks where provisioning would look, and at the machine. Verifies every checksum of what is cached."""
     search = Search(env)
     found = [_component(name, module, search) for name, module in _COMPONENTS.items()]
-    found += [_by_need(_BY_NEED[name], module, search) for name, module in BY_NEED.items()]
+    found += [_by_need("BigQuery", bigquery, search), _redis(search), _by_need("Hadoop", hadoop, search)]
     return [*found, _python(), _java(search), _go(search), _docker(search), *_room(search), _machine()]
 
 
 _COMPONENTS: dict[str, Any] = {"Kafka": kafka, "Toxiproxy": toxiproxy, "Bigtable": bigtable, "Pub/Sub": pubsub}
-_BY_NEED = {"bigquery": "BigQuery", "redis": "Redis", "hadoop": "Hadoop"}
 
 
 def _component(name: str, module: Any, search: Search) -> Finding:
@@ -113,6 +112,17 @@ def _damage(program: Program | KafkaProgram | None, search: Search) -> tuple[str
                 folder = search.cache.folder(component, key)
                 return f"damaged: {damage}", f"remove {folder}, and `gauntlet provision` makes it anew"
     return None
+
+
+def _redis(search: Search) -> Finding:
+    """Only needed by pipelines that have one."""
+    try:
+        program = redis.look(search)
+    except ProvisionError as error:
+        return Finding("Redis", "missing", note=str(error))
+    if program is None:
+        return Finding("Redis", "note", note=f"not there; only pipelines with a Redis need it: {redis.ADVICE}")
+    return Finding("Redis", "ok", program.version, program.command[0], program.origin)
 
 
 def _python() -> Finding:
