@@ -345,13 +345,13 @@ class SavedRun:
         name = hop or self.sink
         if name is None:
             raise NotObserved("the pipeline declares no sink")
-        return self.once(("cells", name), lambda: self._without_warmup(self.hop(name)))
+        return self.once(("cells", name), lambda: self._without_warmup(self._file(name).whole()))
 
     def batch(self) -> pl.DataFrame:
         """The batch truth, a row a cell in no order, without the warm-up."""
 
         def make() -> pl.DataFrame:
-            frame = self._frame(self._stored(self.folder.batch, _CELLS, "the batch truth"))
+            frame = self._stored(self.folder.batch, _CELLS, "the batch truth").whole()
             return self._without_warmup(frame, late=True)
 
         return self.once("batch", make)

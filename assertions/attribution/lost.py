@@ -17,7 +17,7 @@ from assertions.attribution import circumstances as c
 from assertions.attribution import residue, ways
 from assertions.attribution.classes import Class, all_or_so_many, at_s, was, window_told
 from assertions.attribution.ways import Step
-from harness.settlement import FaultWindow
+from harness.settlement import Bits, FaultWindow
 from harness.store import SavedRun
 
 FOLLOWERS = 32
@@ -31,23 +31,23 @@ def classes(run: SavedRun) -> list[Class]:
 
 
 def _classes(run: SavedRun) -> Iterator[Class]:
-    must = run.settled().must_arrive
-    refused = _dead_letters(run) & must
-    missing = refused.copy()
+    must = run.settled().sets["must_arrive"]
+    refused = missing = _dead_letters(run) & must
     for hop in ways.path(run)[1:]:
         if not run.certified(hop)[0]:
             continue
-        here = np.flatnonzero(must & ~run.events_at(hop) & ~missing)
-        if len(here):
-            missing[here] = True
-            yield from _on_step(run, ways.steps(run)[hop], here)
-    yield from _refused(run, np.flatnonzero(refused))
+        here = must - run.bits_at(hop) - missing
+        if here:
+            missing |= here
+            yield from _on_step(run, ways.steps(run)[hop], np.flatnonzero(here.mask()))
+    if refused:
+        yield from _refused(run, np.flatnonzero(refused.mask()))
     if run.sink is None or not run.has_hop(run.sink) or not run.certified(run.sink)[0]:
         return
     found = residue.explained(run)
     step = ways.steps(run)[run.sink]
     gone = found.changes.filter(pl.col("change") < 0)["place"].to_numpy()
-    gone = gone[~missing[gone]]
+    gone = gone[~missing.at(gone)]
     if len(gone):
         yield from _on_step(run, step, gone)
     if found.lost:
@@ -55,11 +55,11 @@ def _classes(run: SavedRun) -> Iterator[Class]:
         yield Class("lost", "undecided", step, np.zeros(0, dtype=np.int64), found.lost, (), step.write_link, cause)
 
 
-def _dead_letters(run: SavedRun) -> np.ndarray:
-    seen = np.zeros(len(run.events), dtype=bool)
+def _dead_letters(run: SavedRun) -> Bits:
+    seen = Bits.of(np.zeros(len(run.events), dtype=bool))
     for hop in run.hops_of_role("dead-letter"):
         if run.has_hop(hop) and run.certified(hop)[0]:
-            seen |= run.events_at(hop)
+            seen |= run.bits_at(hop)
     return seen
 
 
@@ -248,7 +248,7 @@ def _refused(run: SavedRun, places: np.ndarray) -> Iterator[Class]:
     if not len(places):
         return
     way = ways.path(run)
-    lacks = np.array([[not run.events_at(hop)[place] for hop in way[1:]] for place in places], dtype=bool)
+    lacks = ~np.array([run.bits_at(hop).at(places) for hop in way[1:]], dtype=bool).reshape(-1, len(places)).T
     for number, hop in enumerate([*way[1:], *([run.sink] if run.sink else [])]):
         lost_here = lacks[:, number] & ~lacks[:, :number].any(axis=1) if number < len(way) - 1 else ~lacks.any(axis=1)
         some = places[lost_here]
@@ -256,7 +256,7 @@ def _refused(run: SavedRun, places: np.ndarray) -> Iterator[Class]:
             step = ways.steps(run)[hop]
             n = len(some)
             where = " or ".join(
-                h for h in run.hops_of_role("dead-letter") if run.has_hop(h) and run.events_at(h)[some].any()
+                h for h in run.hops_of_role("dead-letter") if run.has_hop(h) and run.bits_at(h).at(some).any()
             )
             cause = f"{all_or_so_many(n, n)} {was(n)} refused as poison and {'is' if n == 1 else 'are'} in {where}"
             yield Class("lost", "refused", step, some, n, (), step.write_link, cause)

@@ -202,7 +202,9 @@ from harness.provision.cache import Cache, Made
 def make(folder):
     (folder / "half").write_text("half")
     print("making", flush=True)
-    time.sleep(float(sys.argv[2]))
+    end = time.monotonic() + float(sys.argv[2])
+    while time.monotonic() < end and not Path(sys.argv[1], "enough").exists():
+        time.sleep(0.02)
     return Made("1", "by " + sys.argv[3])
 
 entry = Cache(Path(sys.argv[1])).make("thing", "k", make, lambda c, text, f: print(text, flush=True))
@@ -216,12 +218,14 @@ def maker(tmp_path: Path, seconds: float, name: str) -> subprocess.Popen[str]:
 
 
 def test_two_first_runs_at_once_make_it_once(tmp_path: Path) -> None:
-    first = maker(tmp_path, 1.5, "first")
+    first = maker(tmp_path, 60, "first")
     assert first.stdout is not None
     assert first.stdout.readline() == "making\n"
     second = maker(tmp_path, 0, "second")
+    assert second.stdout is not None
+    assert f"process {first.pid} is making it already" in second.stdout.readline()
+    (tmp_path / "enough").touch()
     told, _ = second.communicate(timeout=20)
-    assert f"process {first.pid} is making it already" in told
     assert told.endswith("got by first\n"), "the second finds what the first has made"
     first.wait(10)
 
