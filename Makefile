@@ -28,7 +28,8 @@ run: install
 
 test: install
 	$(BIN)/gauntlet provision
-	$(BIN)/python -m pytest --gauntlet-backend process -m 'not longer'
+	$(BIN)/python -m pytest -n 2 -m 'not longer' tests/unit
+	$(BIN)/python -m pytest --gauntlet-backend process -m 'not longer' --ignore tests/unit
 
 lint: install
 	$(BIN)/ruff check .
