@@ -16,6 +16,8 @@ from test_legacy_services import OldWorld, free_port, kill_now_and_then, minutes
 
 from harness.provision import hadoop
 from harness.provision.hadoop import DATANODE, NAMENODE, Hdfs
+from harness.provision.java import find_older_java
+from harness.provision.programs import ProvisionError
 from harness.provision.search import Search
 from pipelines_under_test.legacy.logs import RawLogs
 
@@ -65,6 +67,10 @@ class Cluster:
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     folder = tmp_path / "hdfs"
     folder.mkdir()
+    try:
+        find_older_java(Search(), hadoop.MOST_JAVA)
+    except ProvisionError as missing:
+        pytest.skip(f"no Java that Hadoop runs on: {missing}")
     made = Cluster(folder)
     yield made
     made.close()
