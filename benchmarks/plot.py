@@ -12,7 +12,7 @@ from benchmarks.measure import summary
 
 HERE = Path(__file__).parent
 PICTURE = HERE.parent / "docs" / "growth.svg"
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 250, 70, 20, 40, 40
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 250, 70, 50, 40, 40
 _STYLE = (
     "text{font:12px sans-serif;fill:#444}.line{fill:none;stroke:#2a6fbb;stroke-width:2}.spread{stroke:#2a6fbb}"
     ".dot{fill:#2a6fbb}.grid{stroke:#8884;stroke-width:1}.title{font-weight:bold}"
