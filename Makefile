@@ -29,7 +29,7 @@ run: install
 test: install
 	$(BIN)/gauntlet provision
 	$(BIN)/python -m pytest -n 2 -m 'not longer' tests/unit
-	$(BIN)/python -m pytest --gauntlet-backend process -m 'not longer' --ignore tests/unit
+	$(BIN)/python -m pytest --gauntlet-backend process -m 'not longer' tests/conformance tests/chaos
 
 lint: install
 	$(BIN)/ruff check .
