@@ -111,6 +111,15 @@ def test_a_short_soak_claims_nothing_of_trends() -> None:
     assert summary(growing(ENOUGH_CYCLES, 50.0), Path("/soak"))["verdict"] == "violation"
 
 
+def test_what_could_not_be_measured_is_no_pass() -> None:
+    name = "memory of aggregator (MiB)"
+    found = summary(state(*(cycle(n, **{name: None}) for n in range(1, 31))), Path("/soak"))
+    assert found["verdict"] == found["findings"][0]["verdict"] == "inconclusive"
+    assert f"{name} could not be measured" in found["findings"][0]["summary"]
+    no_latency = {"latency p99 (s)": None, name: 200.0}
+    assert summary(state(*(cycle(n, **no_latency) for n in range(1, 31))), Path("/soak"))["verdict"] == "pass"
+
+
 def test_every_kind_of_measure_has_a_grain() -> None:
     figures = {
         "latency p99 (s)": 1.0,
