@@ -225,8 +225,8 @@ class Supervisor:
                     )
 
     def stop_all(self, grace_s: float = 3.0, but: Collection[str] = ()) -> None:
-        """Ends every worker, which is not started again. Those named in `but` go on, and are started again if they die,
-        until it is called without them."""
+        """Ends every worker, which is not started again; returns when all have ended and their ends are recorded. Those
+        named in `but` go on, and are started again if they die, until it is called without them."""
         with self._changed:
             self._ending = not but
             ending = [w for name, w in self._workers.items() if name not in but]
@@ -238,3 +238,8 @@ class Supervisor:
                     worker.due.cancel()
             self._changed.notify_all()
         self._children.stop(pids, grace_s)
+        ended = {
+            pid for pid in pids if self._children.ended(pid) is not None
+        }  # of which its backend tells in its thread
+        with self._changed:
+            self._changed.wait_for(lambda: all(w.child is None or w.child.pid not in ended for w in ending), GRACE_S)

@@ -21,23 +21,24 @@ RESTS_S, RESTS = 0.5, 2.0
 
 def http_tap(hop: HttpHop, address: str, cells: Sequence[Cells], now: Callable[[], float]) -> SinkTap:
     """The tap of a worker's counts, which it answers as long as it runs: it is stopped after the tap has finished."""
-    session = _session()
 
     def glance() -> SinkReading:
-        return SinkReading(list(_lines(session, f"http://{address}{hop.path}", _cell)), None)
+        return SinkReading(list(_lines(f"http://{address}{hop.path}", _cell)), None)
 
     def read() -> SinkReading:
         cells = glance().cells
-        seen = _lines(session, f"http://{address}{hop.sightings}", _sighting) if hop.sightings else None
+        seen = _lines(f"http://{address}{hop.sightings}", _sighting) if hop.sightings else None
         return SinkReading(cells, None if seen is None else list(seen))
 
     return SinkTap(hop.name, read, cells, now, glance, RESTS_S, RESTS, dates=not hop.sightings)
 
 
-def _lines(session: requests.Session, url: str, told: Callable[[Any], Answer]) -> Iterator[Answer]:
+def _lines(url: str, told: Callable[[Any], Answer]) -> Iterator[Answer]:
     """What each line of an answer tells. Raises ValueError for one that is no answer, or of which nobody could tell that
     it is whole, and requests' own errors."""
-    with session.get(url, timeout=TIMEOUT_S, headers={"Connection": "close"}) as answer:
+    # A connection of its own: a server may end one after its answer without a word, and the next question asked on it
+    # at that moment would find it dead.
+    with _session() as session, session.get(url, timeout=TIMEOUT_S, headers={"Connection": "close"}) as answer:
         if answer.status_code != 200:
             raise ValueError(f"GET {url} was answered {answer.status_code}: {answer.text.strip()[:300]}")
         if "Content-Length" not in answer.headers and answer.headers.get("Transfer-Encoding") != "chunked":

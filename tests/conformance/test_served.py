@@ -134,6 +134,7 @@ class Answer(BaseHTTPRequestHandler):
     length: ClassVar[int | None] = 0
     bodies: ClassVar[list[bytes]] = []
     asked: ClassVar[int] = 0
+    ends_without_a_word: ClassVar[bool] = False
 
     def do_GET(self) -> None:
         kind = type(self)
@@ -145,6 +146,8 @@ class Answer(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
         self.close_connection = True
+        if kind.ends_without_a_word:
+            self.rfile.readline()  # whatever is asked next on this connection finds it ended
 
     def log_message(self, format: str, *args: Any) -> None:
         return
@@ -198,6 +201,12 @@ def test_single_events_are_read_where_they_are_shown_and_then_nothing_is_dated(a
     answer.bodies = [b"{}\n"]
     broken = finished(http_tap(hop, f"127.0.0.1:{answer.port}", CELLS, time.time))
     assert not broken.certified
+
+
+def test_no_answer_is_asked_for_on_a_connection_that_its_server_may_have_ended(answer: type[Answer]) -> None:
+    answer.ends_without_a_word = True
+    result = finished(tap_of(answer))
+    assert result.certified, result.reason
 
 
 def test_a_cell_keeps_the_date_at_which_it_was_first_seen(answer: type[Answer]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.backends.base import Child, Children
+from harness.backends.base import Child, Children, Exit
 from harness.errors import WorkerDied
 from harness.history import History
 from harness.supervisor import FIRST_BACK_OFF_S, Supervisor
@@ -137,6 +137,22 @@ def test_nothing_is_started_again_once_all_were_stopped(watched: Watched) -> Non
     time.sleep(2 * FIRST_BACK_OFF_S)
     assert len(watched.told("worker-start")) == 1
     assert watched.told("worker-exit")[0]["asked"]
+
+
+def test_all_are_down_and_recorded_when_they_were_stopped_however_slowly_their_ends_are_told(
+    children: tuple[Children, Callable[..., Child]], tmp_path: Path
+) -> None:
+    running, spawn = children
+
+    def told_late(argv: list[str], log: Path, on_exit: Callable[[Exit], None]) -> Child:
+        return spawn(argv, log, on_exit=lambda how: (time.sleep(0.3), on_exit(how)))
+
+    watched = Watched(running, told_late, tmp_path)
+    watched.start("exec sleep 60", "first")
+    watched.start("exec sleep 60", "second")
+    watched.supervisor.stop_all(0.2)
+    assert watched.supervisor.down() == ["first", "second"]
+    assert {r["worker"] for r in watched.told("worker-exit")} == {"first", "second"}
 
 
 def test_some_workers_may_outlive_the_others(watched: Watched) -> None:
