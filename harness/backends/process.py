@@ -156,8 +156,8 @@ class Processes:
             ended = self._exits.get(pid)
             if ended is None:
                 self._watchers[pid] = on_exit
-        if ended is not None:
-            on_exit(ended)
+        if ended is not None:  # never at once: whoever starts it has yet to learn what it started
+            self._teller.submit(self._tell, on_exit, ended)
 
     def _tell(self, watcher: Callable[[Exit], None], how: Exit) -> None:
         if not self._closing:

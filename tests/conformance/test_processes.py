@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,20 @@ def test_who_hears_of_an_exit_may_start_the_next_process(processes: Processes, t
     processes.signal(child.pid, signal.SIGKILL)
     assert wait_for(lambda: started)
     assert not gone(started[0])
+
+
+def test_an_exit_that_nobody_watched_yet_is_told_to_whoever_knows_by_then_what_it_started(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looked_at_too_late(pid: int) -> None:
+        assert wait_for(lambda: processes.ended(pid))
+        raise psutil.NoSuchProcess(pid)
+
+    monkeypatch.setattr("harness.backends.process.psutil.Process", looked_at_too_late)
+    told: list[int] = []
+    child = processes.spawn(["true"], tmp_path / "log", on_exit=lambda how: told.append(threading.get_ident()))
+    assert wait_for(lambda: told)
+    assert told != [threading.get_ident()], child
 
 
 def test_what_a_killed_process_left_in_its_temp_folder_goes_with_the_harness(tmp_path: Path) -> None:
