@@ -29,7 +29,8 @@ run: install
 test: install
 	$(BIN)/gauntlet provision
 	$(BIN)/python -m pytest -n 2 -m 'not longer' tests/unit
-	$(BIN)/python -m pytest --gauntlet-backend process -m 'not longer' tests/conformance tests/chaos
+	$(BIN)/python -m pytest --gauntlet-backend process -m 'not longer' tests/conformance
+	$(BIN)/python -m pytest -n 2 --dist worksteal --gauntlet-backend process -m 'not longer' tests/chaos
 
 lint: install
 	$(BIN)/ruff check .

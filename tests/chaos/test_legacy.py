@@ -60,6 +60,7 @@ def test_a_killed_and_cut_off_cache_costs_what_was_on_its_way_and_doubles_nothin
     told = {f["assertion"]: f["verdict"] for f in verdict["findings"]}
     assert told.pop("no_loss") in ("pass", "violation")
     assert set(told.values()) == {"pass"}, [f["summary"] for f in verdict["findings"]]
-    assert run.finding("no_loss")["figures"]["sink"]["short_events"] < 1000, (
-        "a second of the load, and never the counts"
+    outages, bolts, per_trip = 2, 2, 500  # see `legacy.speed`
+    assert run.finding("no_loss")["figures"]["sink"]["short_events"] <= outages * bolts * per_trip, (
+        "what each bolt had on its way, and never the counts"
     )
