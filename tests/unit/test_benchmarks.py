@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -130,3 +135,22 @@ def test_the_picture_of_growth_shows_every_size_and_spread() -> None:
     assert picture.count(">1,000,000<") == picture.count(">100,000,000<") == 2
     assert ">1000<" in picture  # the axis of the memory
     ElementTree.fromstring(picture)
+
+
+def test_a_benchmark_that_is_told_to_end_leaves_no_folder(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    argv = [sys.executable, "-m", "benchmarks", "growth", "--dry", "--rounds", "1"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    running = subprocess.Popen(argv, cwd=root, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob("gauntlet-benchmark-*")):
+            assert time.monotonic() < until
+            assert running.poll() is None
+            time.sleep(0.05)
+        running.terminate()
+        assert running.wait(60) == 128 + signal.SIGTERM
+    finally:
+        running.kill()
+        running.wait()
+    assert not list(tmp_path.glob("gauntlet-benchmark-*"))
