@@ -2,8 +2,9 @@
 
 The run is made, not observed: the generator's own events at every hop of the reference pipeline (the source, two hops on
 the way, the cells of the sink, the batch truth), with all that a run stores beside them. The peer is the least that says
-whether one hop lost or doubled anything: its ids read, numbered and counted in numpy, and nothing else. What is told is
-processor time: events a second of one core.
+whether one hop lost or doubled anything: its ids read, numbered and counted in numpy, and nothing else. The limit is what
+it takes to have every column of every hop in memory once, which no judgement of all of them can do without. What is told
+is processor time: events a second of one core.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pipelines_under_test.kappa.pipeline import kappa
 OURS = "Gauntlet: a whole run, four hops, every assertion"
 SMALLER = "the same of a tenth as many events"
 PEER = "numpy: the ids of one hop, counted"
+LIMIT = "polars: every hop read once, nothing judged"
 EVENTS = 1_000_000
 #: The tests' maker of runs, which is no part of what is installed.
 _MAKER = Path(__file__).parent.parent / "tests" / "unit" / "saved_run.py"
@@ -41,7 +43,7 @@ def benchmark() -> Benchmark:
         "judging",
         "Events a second that one core judges",
         "/s",
-        [Side(OURS, ours), Side(SMALLER, lambda: ours(EVENTS // 10)), Side(PEER, peer)],
+        [Side(OURS, ours), Side(SMALLER, lambda: ours(EVENTS // 10)), Side(LIMIT, read), Side(PEER, peer)],
         PEER,
         notes=[
             f"{EVENTS:,} events. A rate no higher for a tenth of them shows that the cost grows no faster than their number"
@@ -69,6 +71,14 @@ def ours(events: int = EVENTS) -> float:
     if verdict["verdict"] != "pass":
         raise HarnessFault(f"a sound run was judged {verdict['verdict']}")
     return events / took
+
+
+def read() -> float:
+    _, path = _made()
+    frames, took = _measured(lambda: [pl.read_parquet(hop) for hop in sorted((path / "hops").glob("*.parquet"))])
+    if sum(map(len, frames)) < 3 * EVENTS:
+        raise HarnessFault("the hops do not hold the run's events")
+    return EVENTS / took
 
 
 def peer() -> float:
