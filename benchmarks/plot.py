@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.growth import SIZES
 from benchmarks.measure import summary
@@ -58,6 +59,55 @@ def _panel(title: str, events: Sequence[int], figures: Sequence[Sequence[float]]
             f'<path class="spread" d="M{at:.1f} {lowest:.1f}V{highest:.1f}"/><circle class="dot" cx="{at:.1f}" cy="{median:.1f}" r="3.5"/>'
         )
         parts.append(f'<text x="{at:.1f}" y="{top + _HEIGHT - 18}" text-anchor="middle">{n:,}</text>')
+    return "".join(parts)
+
+
+#: Colours that are told apart in the light and in the dark.
+_COLOURS = ("#2a6fbb", "#c2571a", "#3a8f4d", "#9b4fb0", "#777")
+
+
+def picture_of_a_soak(cycles: Sequence[Mapping[str, Any]]) -> str:
+    """Memory of every process, and disk, at the end of each cycle of a soak; both axes linear and from 0."""
+    names = list(dict.fromkeys(name for cycle in cycles for name in cycle["figures"]))
+    memory = [name for name in names if name.startswith("memory of ")]
+    disk = [name for name in names if name.startswith("disk")]
+    panels = [
+        _lines("Memory after each cycle (MiB)", cycles, memory, 0),
+        _lines("Disk after each cycle (MiB)", cycles, disk, _HEIGHT),
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {2 * _HEIGHT}" role="img" '
+        f'aria-label="Memory and disk of a soak, by its cycles"><style>{_STYLE}</style>{"".join(panels)}</svg>\n'
+    )
+
+
+def _lines(title: str, cycles: Sequence[Mapping[str, Any]], names: Sequence[str], top: int) -> str:
+    most = max((c["figures"][n] for c in cycles for n in names if c["figures"].get(n) is not None), default=1.0)
+    step = 10 ** math.floor(math.log10(most))
+    step = next(s for s in (step / 5, step / 2, step, 2 * step) if most / s <= 6)
+    high = math.ceil(most / step) * step
+
+    def x(at: int) -> float:
+        return _LEFT + at / max(1, len(cycles) - 1) * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(value: float) -> float:
+        return top + _HEIGHT - _BOTTOM - value / high * (_HEIGHT - _TOP - _BOTTOM)
+
+    parts = [f'<text class="title" x="{_LEFT}" y="{top + 16}">{title}</text>']
+    for i in range(round(high / step) + 1):
+        parts.append(f'<path class="grid" d="M{_LEFT} {y(i * step):.1f}H{_WIDTH - _RIGHT}"/>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{y(i * step) + 4:.1f}" text-anchor="end">{i * step:g}</text>')
+    for i in range(0, len(cycles), max(1, len(cycles) // 10)):
+        parts.append(f'<text x="{x(i):.1f}" y="{top + _HEIGHT - 18}" text-anchor="middle">{cycles[i]["number"]}</text>')
+    for number, name in enumerate(names):
+        known = [(x(i), y(v)) for i, c in enumerate(cycles) if (v := c["figures"].get(name)) is not None]
+        if not known:
+            continue
+        colour = _COLOURS[number % len(_COLOURS)]
+        where = "L".join(f"{at:.1f} {height:.1f}" for at, height in known)
+        parts.append(f'<path fill="none" stroke="{colour}" stroke-width="2" d="M{where}"/>')
+        words = name.removeprefix("memory of ").removesuffix(" (MiB)")
+        parts.append(f'<text x="{_LEFT + number * 120}" y="{top + 34}" style="fill:{colour}">{words}</text>')
     return "".join(parts)
 
 

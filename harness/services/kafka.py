@@ -124,6 +124,9 @@ class KafkaServer:
             # How long the others wait before they take over what a silent broker leads.
             "broker.session.timeout.ms": "3000" if replicas > 1 else "2000",
             "broker.heartbeat.interval.ms": "300",
+            # What was trimmed is given back to the disk by the segment, and not after hours.
+            "log.segment.bytes": f"{64 << 20}",
+            "log.retention.check.interval.ms": "10000",
             "group.initial.rebalance.delay.ms": "0",
             "group.min.session.timeout.ms": "1000",
             "offsets.topic.num.partitions": "4",

@@ -19,7 +19,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ import psutil
 from assertions.base import worst
 from harness.backends import Backend
 from harness.history import History
+from harness.ledger import Ledger, ledgers
 from harness.run import Deployed, Outcome, Run, each
 from harness.run_folder import RunFolder, read_json, write_whole
 from harness.scenario import Scenario
@@ -86,14 +87,21 @@ class Cycle:
 
 
 @dataclass
+class Cut:
+    """A cycle that was cut off when the harness ended: its run folder, and its events, of which nothing is claimed."""
+
+    run: str
+    events: dict[str, int]
+
+
+@dataclass
 class State:
-    """All that a soak knows of itself; `soak.json`. `spent_s`: how long it has run so far, over all attempts; `cut`: folders of
-    cycles that were cut off when the harness ended."""
+    """All that a soak knows of itself; `soak.json`. `spent_s`: how long it has run so far, over all attempts."""
 
     asked: Asked
     cycles: list[Cycle] = field(default_factory=list)
     spent_s: float = 0.0
-    cut: list[str] = field(default_factory=list)
+    cut: list[Cut] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         write_whole(folder / "soak.json", (json.dumps(asdict(self), indent=1) + "\n").encode())
@@ -105,7 +113,8 @@ class State:
             raise UsageError(f"{folder} is no soak: it has no soak.json.")
         saved = read_json(folder / "soak.json")
         cycles = [Cycle(**cycle) for cycle in saved["cycles"]]
-        return cls(Asked(**saved["asked"]), cycles, saved["spent_s"], saved["cut"])
+        cut = [Cut(**cut) for cut in saved["cut"]]
+        return cls(Asked(**saved["asked"]), cycles, saved["spent_s"], cut)
 
     @property
     def judged(self) -> list[Cycle]:
@@ -150,7 +159,7 @@ class Soak:
             while not self.state.over():
                 number, attempt = self.state.next()
                 outcome = self._cycle(number, attempt, backend, stack, deployed)
-                self.state.cycles.append(self._kept(number, attempt, outcome, deployed))
+                self.state.cycles.append(self._kept(number, attempt, outcome, deployed, stack.site.folder))
                 self.state.spent_s = round(before + time.monotonic() - begin, 1)
                 self.state.save(self.folder)
                 self.tell(_line(self.state.cycles[-1]))
@@ -160,11 +169,12 @@ class Soak:
         return answer
 
     def _note_cut(self) -> None:
-        """Cycles that an earlier harness left unfinished."""
-        known = {cycle.run for cycle in self.state.cycles} | set(self.state.cut)
+        """Cycles that an earlier harness left unfinished, or finished and had no time to write down."""
+        known = {cycle.run for cycle in self.state.cycles} | {cut.run for cut in self.state.cut}
         for path in sorted((self.folder / "cycles").glob("*")):
-            if str(path) not in known and not (path / "manifest.json").is_file():
-                self.state.cut.append(str(path))
+            if str(path) not in known:
+                found = ledgers(RunFolder(path).ledger)
+                self.state.cut.append(Cut(str(path), Ledger.read(*found).totals() if found else dict(_NO_EVENTS)))
         self.state.save(self.folder)
 
     @contextlib.contextmanager
@@ -201,17 +211,15 @@ class Soak:
                 run.clean_up()
             history.close()
 
-    def _kept(self, number: int, attempt: int, outcome: Outcome, deployed: Deployed) -> Cycle:
+    def _kept(self, number: int, attempt: int, outcome: Outcome, deployed: Deployed, folder_of_services: Path) -> Cycle:
         verdict = outcome.verdict
         found = {finding["assertion"]: finding for finding in verdict["findings"]}
         figures: dict[str, float | None] = {
             "latency p99 (s)": found.get("latency", {}).get("figures", {}).get("p99_s"),
-            "longest recovery (s)": max(
-                (f["recovered_s"] or 0.0 for f in found.get("recovery", {}).get("figures", {}).get("faults", [])),
-                default=None,
-            ),
+            "longest recovery (s)": _longest_recovery(found.get("recovery", {}).get("figures", {}).get("faults", [])),
             "memory of the harness (MiB)": self._harness.memory_info().rss / 2**20,
             "open files of the harness": float(self._harness.num_fds()),
+            "disk (MiB)": sum(map(_on_disk, (self.folder, folder_of_services))) / 2**20,
         }
         for instance in self.scenario.pipeline.instances():
             # Names that are there in every cycle, so that what cannot be measured shows as missing.
@@ -244,6 +252,21 @@ class Soak:
         each(*(partial(os.truncate, log, 0) for log in logs))
 
 
+def _longest_recovery(faults: Sequence[Mapping[str, Any]]) -> float | None:
+    """In seconds; None where there was no fault, or one from which nobody saw it recover."""
+    took = [fault["recovered_s"] for fault in faults]
+    return None if not took or None in took else float(max(took))
+
+
+def _on_disk(folder: Path) -> int:
+    """The bytes that it takes, which is less than its files are long where they have holes."""
+    taken = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # somebody has just removed it
+            taken += path.lstat().st_blocks * 512
+    return taken
+
+
 def _line(cycle: Cycle) -> str:
     again = f", attempt {cycle.attempt}" if cycle.attempt > 1 else ""
     said = f"cycle {cycle.number}{again}: {cycle.verdict}, {cycle.events.get('acked', 0):,} events, {cycle.faults} faults bit"
@@ -253,7 +276,7 @@ def _line(cycle: Cycle) -> str:
 
 
 #: Below so much, in a measure's own unit, its growth is the machine's grain: by how its name begins.
-_GRAIN = {"latency": 1.0, "longest recovery": 2.0, "memory": 20.0, "open files": 10.0}
+_GRAIN = {"latency": 1.0, "longest recovery": 2.0, "memory": 20.0, "open files": 10.0, "disk": 500.0}
 
 
 def drifts(cycles: Sequence[Cycle]) -> list[Drift]:
@@ -265,6 +288,21 @@ def drifts(cycles: Sequence[Cycle]) -> list[Drift]:
         least = next(grain for begins, grain in _GRAIN.items() if name.startswith(begins))
         found.append(drift(name, [math.nan if v is None else v for v in values], least))
     return found
+
+
+_NO_EVENTS = {"sent": 0, "acked": 0, "ambiguous": 0, "failed": 0}
+
+
+def _summed(some: Sequence[Cycle | Cut]) -> dict[str, int]:
+    return {key: sum(one.events.get(key, 0) for one in some) for key in _NO_EVENTS}
+
+
+def _unjudged(state: State) -> dict[str, int]:
+    """Events that were acknowledged and of which nothing is claimed: of attempts that were tried again, and of those that
+    were cut off. With `events.acked` they are all that the soak has sent and seen acknowledged."""
+    last = {id(cycle) for cycle in state.judged}
+    again = [cycle for cycle in state.cycles if id(cycle) not in last]
+    return {"tried_again": _summed(again)["acked"], "cut_off": _summed(state.cut)["acked"]}
 
 
 def summary(state: State, folder: Path) -> dict[str, Any]:
@@ -281,9 +319,7 @@ def summary(state: State, folder: Path) -> dict[str, Any]:
     blind = [d.measure for d in trends if d.verdict == "too few" and d.measure.startswith(("memory", "open files"))]
     drifting = "pass" if not claimed else "violation" if growing else "inconclusive" if blind else "pass"
     verdicts += [drifting] if claimed else []
-    events = {
-        key: sum(cycle.events.get(key, 0) for cycle in judged) for key in ("sent", "acked", "ambiguous", "failed")
-    }
+    events = _summed(judged)
     count = {verdict: sum(c.verdict == verdict for c in judged) for verdict in ("pass", "violation", "inconclusive")}
     told = f"no trend in {len(trends)} measures over {len(judged)} cycles"
     if growing:
@@ -313,5 +349,6 @@ def summary(state: State, folder: Path) -> dict[str, Any]:
         "counts": count,
         "findings": [finding],
         "cycles": [asdict(cycle) for cycle in state.cycles],
-        "cut": state.cut,
+        "cut": [asdict(cut) for cut in state.cut],
+        "unjudged": _unjudged(state),
     }

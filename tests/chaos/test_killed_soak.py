@@ -56,7 +56,8 @@ def test_a_killed_harness_goes_on_with_the_cycle_that_was_cut_off(tmp_path: Path
     assert len(numbers) >= 3, "two of them on one deployment"
     assert verdict["cycles"][0] == first[0], "what was judged stays as it was"
     assert verdict["events"]["acked"] == 5_000 * len(numbers)
-    assert [Path(cut).name.split("-")[1:3] for cut in verdict["cut"]] == [["cycle", "00002"]]
+    assert [Path(cut["run"]).name.split("-")[1:3] for cut in verdict["cut"]] == [["cycle", "00002"]]
+    assert verdict["unjudged"] == {"tried_again": 0, "cut_off": verdict["cut"][0]["events"]["acked"]}
     assert verdict["findings"][0]["figures"]["claimed"] is False
     last = json.loads((Path(verdict["cycles"][-1]["run"]) / "verdict.json").read_text())
     figures = {finding["assertion"]: finding["figures"] for finding in last["findings"]}

@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 from harness.run_folder import DamagedRun
-from harness.soak.cycles import ENOUGH_CYCLES, Asked, Cycle, State, drifts, seed_of, summary
+from harness.soak.cycles import (
+    ENOUGH_CYCLES,
+    Asked,
+    Cut,
+    Cycle,
+    State,
+    _longest_recovery,
+    _on_disk,
+    drifts,
+    seed_of,
+    summary,
+)
 from harness.topology import UsageError
 
 ASKED = Asked("soak", "kappa", "process", 7, 1.0, 60.0, 2_000)
@@ -61,7 +72,7 @@ def test_it_stops_at_a_violation_if_it_was_asked_to() -> None:
 
 def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
     saved = state(cycle(1, **{"latency p99 (s)": None}), cycle(2, "violation"))
-    saved.cut.append("/runs/cut")
+    saved.cut.append(Cut("/runs/cut", {"sent": 3, "acked": 2, "ambiguous": 1, "failed": 0}))
     saved.save(tmp_path)
     assert State.load(tmp_path) == saved
     assert [path.name for path in tmp_path.iterdir()] == ["soak.json"]
@@ -133,3 +144,25 @@ def test_every_kind_of_measure_has_a_grain() -> None:
         "steady",
         "steady",
     ]
+
+
+def test_what_was_acknowledged_and_not_judged_is_told() -> None:
+    one = state(cycle(1), cycle(2, "inconclusive"), cycle(2, attempt=2))
+    one.cut.append(Cut("/runs/cut", {"sent": 300, "acked": 290, "ambiguous": 10, "failed": 0}))
+    told = summary(one, Path("/soak"))
+    assert told["events"]["acked"] == 2 * 990
+    assert told["unjudged"] == {"tried_again": 990, "cut_off": 290}
+
+
+def test_a_recovery_that_nobody_saw_is_not_a_short_one() -> None:
+    assert _longest_recovery([{"recovered_s": 2.0}, {"recovered_s": 3.5}]) == 3.5
+    assert _longest_recovery([{"recovered_s": 2.0}, {"recovered_s": None}]) is None
+    assert _longest_recovery([]) is None
+
+
+def test_disk_is_what_files_take_and_not_how_long_they_are(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "full").write_bytes(bytes(range(256)) * 4096)
+    with open(tmp_path / "hole", "wb") as file:
+        file.truncate(1 << 30)
+    assert 1 << 20 <= _on_disk(tmp_path) < 2 << 20
