@@ -92,6 +92,7 @@ class Supervisor:
     def _exited(self, name: str, worker: _Worker, how: Exit) -> None:
         with self._changed:
             asked = how.pid in worker.asked or self._ending
+            worker.asked.discard(how.pid)  # the number may come again
             lived = how.t - worker.child.started if worker.child else 0.0
             fields: dict[str, Any] = {"status": how.status, "signal": how.signal, "asked": asked}
             if how.oom_killed:

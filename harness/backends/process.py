@@ -63,6 +63,7 @@ class Processes:
 
         Its temporary files go where the harness has its own, and with them: one that is killed removes none.
         """
+        asked = time.time()
         answer = self._ask(
             spawn={
                 "argv": [str(a) for a in argv],
@@ -74,6 +75,9 @@ class Processes:
         if "error" in answer:
             raise HarnessFault(f"{argv[0]} could not be started: {answer['error']}")
         pid = answer["pid"]
+        with self._lock:  # numbers come again: in hours of restarts that of one which ended long ago
+            if (ended := self._exits.get(pid)) is not None and ended.t < asked:
+                del self._exits[pid]
         try:
             started = psutil.Process(pid).create_time()
         except psutil.NoSuchProcess:

@@ -79,6 +79,17 @@ def test_an_exit_that_nobody_watched_yet_is_told_to_whoever_knows_by_then_what_i
     assert told != [threading.get_ident()], child
 
 
+def test_a_number_that_comes_again_is_another_process(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = processes.spawn(["true"], tmp_path / "log")
+    assert wait_for(lambda: processes.ended(first.pid))
+    monkeypatch.setattr(processes, "_ask", lambda **_: {"pid": first.pid})
+    again = processes.spawn(["sleep", "60"], tmp_path / "log")
+    assert again.pid == first.pid
+    assert processes.ended(again.pid) is None
+
+
 def test_what_a_killed_process_left_in_its_temp_folder_goes_with_the_harness(tmp_path: Path) -> None:
     """Beam makes a folder for each pipeline and removes it only at a good end."""
     made = Processes()

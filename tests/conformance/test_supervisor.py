@@ -60,6 +60,13 @@ def test_a_worker_that_was_killed_is_started_again_after_the_first_back_off(watc
     assert second["t"] - ended["t"] >= FIRST_BACK_OFF_S * 0.9
 
 
+def test_what_was_asked_of_one_process_was_asked_of_no_later_one_with_its_number(watched: Watched) -> None:
+    watched.start("exec sleep 60")
+    watched.supervisor.signal("w", signal.SIGKILL, restart=True)
+    watched.wait(lambda: watched.told("worker-exit"))
+    assert watched.supervisor._workers["w"].asked == set()
+
+
 def test_the_back_off_doubles_for_a_worker_that_dies_by_itself(watched: Watched) -> None:
     watched.start("exit 3")
     watched.wait(lambda: len(watched.told("worker-start")) >= 4)
