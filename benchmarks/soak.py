@@ -131,4 +131,5 @@ def _grows(measure: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # whatever was begun cleans up after itself
     sys.exit(main())
