@@ -81,8 +81,8 @@ def of_capacity(pipeline: Pipeline, name: str, about: str, **settings: str) -> P
     return dataclasses.replace(pipeline, name=name, about=about, workers=changed)
 
 
-#: Two bolts that take 400 events a trip, twice a second: 1,600 events/s, which is what a container would be given for a
-#: load of 1,500. Their queues hold 2.5 s of that, and they may lag 10.
+#: Two bolts that take 400 events a trip, twice a second: 1,600 events/s, twice what `old-against-new`
+#: asks of them, but for a burst. Their queues hold 2.5 s of that, and they may lag 10.
 legacy_1600 = of_capacity(
     legacy,
     "legacy-1600",
