@@ -27,6 +27,7 @@ from faults import (
     black_hole,
     kill,
     kill_broker,
+    kill_service,
     lose_acks,
     partition,
     pause,
@@ -40,14 +41,14 @@ from harness.topology import Kafka, KafkaHop, Pipeline, PubSubHop, UsageError, u
 from load.profiles import Burst, Steady
 from pipelines_under_test import mutants
 from pipelines_under_test.kappa.pipeline import kappa
-from pipelines_under_test.legacy.pipeline import legacy, legacy_1200, legacy_1600
+from pipelines_under_test.legacy.pipeline import legacy, legacy_1200, legacy_1600, legacy_hdfs
 from pipelines_under_test.stock_beam.pipeline import stock_beam
 from pipelines_under_test.timed_dedup.pipeline import WINDOW_S, kappa_timed_dedup
 from pipelines_under_test.warehouse.pipeline import kappa_warehouse
 
 DEFAULT_SCENARIO = "kappa-under-fire"
 #: The pipelines that are here, mutants aside.
-OWN = (kappa, stock_beam, kappa_timed_dedup, kappa_warehouse, legacy, legacy_1600, legacy_1200)
+OWN = (kappa, stock_beam, kappa_timed_dedup, kappa_warehouse, legacy, legacy_1600, legacy_1200, legacy_hdfs)
 #: What the comparison of old and new runs, and what is known to be wrong with the old.
 OLD, NEW = legacy_1600, kappa
 KNOWN_OF_OLD = {"no_loss": "violation", "batch_parity": "violation"}
@@ -285,6 +286,18 @@ def scenarios() -> dict[str, Scenario]:
             claims(legacy),
             about="the Lambda pipeline's log collector, query service and batch job killed, the last in the middle of a "
             "version: none of them loses or doubles anything",
+        ),
+        Scenario(
+            "legacy-hdfs",
+            legacy_hdfs,
+            Steady(rate=800, seconds=16),
+            schedule(
+                kill_service("hdfs-datanode").at(2.5).lasting(1),
+                kill_service("hdfs-namenode").at(8).lasting(1),
+                partition("landing->hdfs").at(14).lasting(1),
+            ),
+            claims(legacy_hdfs),
+            about="the Lambda pipeline with its raw logs in HDFS, whose DataNode and NameNode are killed and started again",
         ),
     ]
     return {s.name: s for s in found}

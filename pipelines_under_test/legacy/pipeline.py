@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from harness.topology import Batch, Files, HttpHop, Kafka, KafkaHop, Pipeline, Redis, Worker
+from harness.topology import Batch, Files, Hdfs, HttpHop, Kafka, KafkaHop, Pipeline, Redis, Worker
 from pipelines_under_test.kappa.pipeline import command, content_in_source, id_in_dead_letter, id_in_source, kappa
 
 #: Replicas of the batch store: what one data centre held at Twitter, and the other.
@@ -70,6 +70,24 @@ legacy = Pipeline(
     max_quiet_s=12.0,
     late_after_s=5.0,
     leaves_out_late=True,
+)
+
+
+def _in_hdfs(worker: Worker) -> Worker:
+    return dataclasses.replace(worker, uses={**worker.uses, "HDFS": "hdfs"})
+
+
+legacy_hdfs = dataclasses.replace(
+    legacy,
+    name="legacy-hdfs",
+    about="the same with its raw logs in HDFS",
+    services=(
+        *(s for s in legacy.services if not isinstance(s, Files)),
+        Files("files", folders=REPLICAS),
+        Hdfs("hdfs", folders=("raw_logs",)),
+    ),
+    workers=(_in_hdfs(landing), _in_hdfs(batch_job), speed, query),
+    batch=dataclasses.replace(legacy.batch, uses={"HDFS": "hdfs"}),  # type: ignore[type-var]
 )
 
 
