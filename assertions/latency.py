@@ -18,15 +18,17 @@ from harness.topology import UsageError
 @dataclass(frozen=True)
 class Latency:
     """End to end: from when an event was due (not when load managed to send it) to its sighting at the sink, or at the
-    last hop that shows single events. A figure; judged only where `p99_most_s` states a bound.
+    last hop that shows single events. A figure; judged only where a bound is stated.
 
     p99_most_s   the most seconds that the 99th percentile over all events may take, those under faults included; None:
                  no bound. Events that were not seen count as slower than any; if they decide, it is inconclusive (a
                  loss is the business of `no_loss`, and a sink need not show every event).
+    steady_p99_most_s   the same of the events whose way did not overlap a fault, or the recovery from it; inconclusive
+                 where there is none. It is for what the load alone brings about, a burst for one.
 
     Figures
         hop (where the events were seen), at_sink, events (seen), missing (must arrive, not seen there), p99_most_s,
-        p50_s, p95_s, p99_s, max_s (seconds, over all events seen),
+        steady_p99_most_s, p50_s, p95_s, p99_s, max_s (seconds, over all events seen),
         steady and under_fault: events, p50_s, p95_s, p99_s and max_s of the events whose way did not, or did, overlap a
         fault or the recovery from it (see `recovery`); null for none
     Examples
@@ -36,12 +38,14 @@ class Latency:
     """
 
     p99_most_s: float | None = None
+    steady_p99_most_s: float | None = None
 
     name: ClassVar[str] = "latency"
 
     def __post_init__(self) -> None:
-        if self.p99_most_s is not None and not self.p99_most_s > 0:
-            raise UsageError(f"latency: p99_most_s must be more than 0 seconds, not {self.p99_most_s:g}.")
+        for bound, most_s in self.params().items():
+            if most_s is not None and not most_s > 0:
+                raise UsageError(f"latency: {bound} must be more than 0 seconds, not {most_s:g}.")
 
     def params(self) -> dict[str, Any]:
         return parameters(self)
@@ -55,7 +59,7 @@ class Latency:
             "at_sink": sight.at_sink,
             "events": len(sight),
             "missing": sight.missing,
-            "p99_most_s": self.p99_most_s,
+            **self.params(),
         }
         if not len(sight):
             parts.append(Part("inconclusive", f"no event was seen at {sight.hop}"))
@@ -76,24 +80,29 @@ class Latency:
             "steady": {"events": len(steady), **_percentiles(steady)} if len(steady) else None,
             "under_fault": {"events": len(under_fault), **_percentiles(under_fault)} if len(under_fault) else None,
         }
-        if self.p99_most_s is not None and not parts:
-            parts += self._bound(whole, sight)
+        if not parts:
+            parts += _held("p99", whole, self.p99_most_s, sight)
+            parts += _held("p99 while nothing was broken", steady, self.steady_p99_most_s, sight)
         passed = (
             f"p50 {figures['p50_s']:.2f} s, p95 {figures['p95_s']:.2f} s, p99 {figures['p99_s']:.2f} s, "
             f"most {figures['max_s']:.2f} s to {sight.hop}"
         )
         return finding(self.name, parts, passed, figures, _shown(run, slowest, affected))
 
-    def _bound(self, latency: Spread, sight: Sight) -> list[Part]:
-        """Holds the bound against both ends of what the events that were not seen may have taken."""
-        assert self.p99_most_s is not None
-        if latency.percentile(99, below=sight.missing) > self.p99_most_s:
-            text = f"p99 is {latency.percentile(99):.2f} s at {sight.hop}, at most {self.p99_most_s:g} s are allowed"
-            return [Part("violation", text)]
-        if latency.percentile(99, above=sight.missing) > self.p99_most_s:
-            text = f"the 99th percentile hangs on {counted_noun(sight.missing, 'event')} not seen at {sight.hop}"
-            return [Part("inconclusive", text)]
+
+def _held(what: str, latency: Spread, most_s: float | None, sight: Sight) -> list[Part]:
+    """Holds a bound against both ends of what the events that were not seen may have taken."""
+    if most_s is None:
         return []
+    if not len(latency):
+        return [Part("inconclusive", f"no event tells {what}")]
+    if latency.percentile(99, below=sight.missing) > most_s:
+        text = f"{what} is {latency.percentile(99):.2f} s at {sight.hop}, at most {most_s:g} s are allowed"
+        return [Part("violation", text)]
+    if latency.percentile(99, above=sight.missing) > most_s:
+        text = f"{what} hangs on {counted_noun(sight.missing, 'event')} not seen at {sight.hop}"
+        return [Part("inconclusive", text)]
+    return []
 
 
 def _percentiles(latency: Spread) -> dict[str, float]:

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KillService(Fault):
-    """`seconds`: how long it stays down. Of a Kafka of several brokers, one is named; `kill_broker` can do more to it."""
+    """`seconds`: how long it stays down. Of a Kafka of several brokers one is named, of an HDFS
+    `…-namenode` or `…-datanode`; `kill_broker` can do more to a broker."""
 
     name: ClassVar[str] = "kill_service"
-    about: ClassVar[str] = "SIGKILL a durable service (Kafka, Redis); it is started again on its data"
+    about: ClassVar[str] = "SIGKILL a durable service (Kafka, Redis, HDFS); it is started again on its data"
     acts_on: ClassVar[str] = "service"
 
     def targets(self, pipeline: Pipeline) -> list[str]:
@@ -36,7 +37,9 @@ class KillService(Fault):
             )
         processes = service.processes()
         if self.target not in processes:
-            raise UsageError(f"{self.name} {self.target}: it has several brokers; name one of {', '.join(processes)}.")
+            raise UsageError(
+                f"{self.name} {self.target}: it has several processes; name one of {', '.join(processes)}."
+            )
         return [self.target]
 
     def works_on(self, pipeline: Pipeline) -> list[list[str]]:

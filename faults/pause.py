@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pause(WorkerFault):
-    """Longer than the acknowledgement deadline, its messages are given to others, and it goes on with old leases."""
+    """Longer than what it holds is leased for, its messages are given to others, and it goes on with old leases."""
 
     seconds: float = 3.0
 

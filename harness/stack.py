@@ -21,7 +21,7 @@ from typing import Any
 from harness.backends.base import Child, Exit, Site
 from harness.backends.leftovers import Leftovers
 from harness.errors import HarnessFault, StartFailed, last_lines
-from harness.services import bigquery, bigtable, files, http, kafka, pubsub, redis, sqlite
+from harness.services import bigquery, bigtable, files, hdfs, http, kafka, pubsub, redis, sqlite
 from harness.services.base import Server, SinkTap, Tap
 from harness.topology import (
     BigQuery,
@@ -29,6 +29,7 @@ from harness.topology import (
     Bigtable,
     BigtableHop,
     Files,
+    Hdfs,
     Hop,
     HttpHop,
     Kafka,
@@ -45,7 +46,7 @@ from harness.topology import (
 from harness.toxiproxy import ToxiproxyServer
 
 #: What asks a service of a kind whether it answers; all others speak gRPC.
-_PROBES = {"kafka": kafka.probe, "redis": redis.probe, "bigquery": bigquery.probe}
+_PROBES = {"kafka": kafka.probe, "redis": redis.probe, "bigquery": bigquery.probe, "hadoop": hdfs.probe}
 
 #: (event kind, fields) -> None: how a stack tells the run that uses it what happened to its services.
 Tell = Callable[..., Any]
@@ -96,6 +97,8 @@ class Stack:
             return redis.RedisServer(service, self.site, self._exited)
         if isinstance(service, BigQuery):
             return bigquery.BigQueryServer(service, self.site, self._exited)
+        if isinstance(service, Hdfs):
+            return hdfs.HdfsServer(service, self.site, self._exited)
         if isinstance(service, Sqlite):
             return sqlite.SqliteServer(service, self.site.folder)  # type: ignore[return-value]
         if isinstance(service, Files):

@@ -122,6 +122,23 @@ class Redis(Service):
 
 
 @dataclass(frozen=True)
+class Hdfs(Service):
+    """Apache Hadoop's file system, over WebHDFS: a NameNode and a DataNode. `folders`: names.
+
+    `{name}` of a folder stands for its path. A worker's variable holds "<namenode>,<datanode>", `host:port` each: of its own
+    proxies, to the second of which it must go for whatever the NameNode would send it to (see harness/services/hdfs.py).
+    """
+
+    kind: str = "hadoop"
+    durable: bool = True
+    folders: Sequence[str] = ()
+
+    def processes(self) -> list[str]:
+        """<name>-namenode and <name>-datanode."""
+        return [f"{self.name}-namenode", f"{self.name}-datanode"]
+
+
+@dataclass(frozen=True)
 class Files(Service):
     """Folders of the run's own that workers share; `folders`: names. No network, so no link and no fault on one."""
 

@@ -22,7 +22,7 @@ def of_programs(programs: Any) -> dict[str, str]:
     """The services' programs, and where each came from."""
     return {
         name: f"{program.version} ({program.origin})"
-        for name in ("kafka", "toxiproxy", "pubsub", "bigtable", "bigquery", "redis")
+        for name in ("kafka", "toxiproxy", "pubsub", "bigtable", "bigquery", "redis", "hadoop")
         if (program := getattr(programs, name, None)) is not None
     }
 

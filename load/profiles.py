@@ -116,14 +116,81 @@ class Steady:
         given = {name: value for name, value in values.items() if name != "kind"}
         for name in given:
             if name not in fields:
-                raise unknown("field of the steady profile", name, fields)
+                raise unknown(f"field of the {cls.kind} profile", name, fields)
         if values.get("kind", cls.kind) != cls.kind:
             raise unknown("load profile", str(values["kind"]), PROFILES)
         return cls(**given)
 
 
+@dataclass(frozen=True)
+class Burst(Steady):
+    """The same rate from start to end, but for a burst of several times as much.
+
+    times                how many times `rate` it is
+    burst_at             when it begins, seconds after the load's start
+    burst_seconds        how long it lasts
+    """
+
+    times: float = 4
+    burst_at: float = 2
+    burst_seconds: float = 4
+
+    kind: ClassVar[str] = "burst"
+
+    def __post_init__(self) -> None:
+        for name in ("times", "burst_at", "burst_seconds"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise UsageError(f"The load's {name} must be a number, not {value!r}.")
+        if self.times <= 1:
+            raise UsageError(f"A burst is more than 1 times the rate, not {self.times:g}.")
+        if self.burst_at < 0 or self.burst_seconds <= 0:
+            raise UsageError(
+                f"A burst begins at 0 seconds or later and lasts longer than 0, not at {self.burst_at:g} for "
+                f"{self.burst_seconds:g} s."
+            )
+        super().__post_init__()
+        if self.burst_at + self.burst_seconds > self.seconds:
+            raise UsageError(
+                f"A burst of {self.burst_seconds:g} s from {self.burst_at:g} s on does not fit a load of {self.seconds:g} s."
+            )
+
+    @property
+    def most_rate(self) -> int:
+        """Events a second in the burst, over all users."""
+        return round(self.rate * self.times)
+
+    @property
+    def events(self) -> int:
+        return sum(self._parts)
+
+    @property
+    def _parts(self) -> tuple[int, int, int]:
+        """How many events are due before the burst, in it, and after it."""
+        after_s = self.seconds - self.burst_at - self.burst_seconds
+        return (
+            math.ceil(self.rate * self.burst_at),
+            math.ceil(self.most_rate * self.burst_seconds),
+            math.ceil(self.rate * after_s),
+        )
+
+    def offset_us(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        before, within, _ = self._parts
+        begin_us = round(self.burst_at * 1_000_000)
+        end_us = begin_us + round(self.burst_seconds * 1_000_000)
+        return np.where(
+            index < before,
+            index * 1_000_000 // self.rate,
+            np.where(
+                index < before + within,
+                begin_us + (index - before) * 1_000_000 // self.most_rate,
+                end_us + (index - before - within) * 1_000_000 // self.rate,
+            ),
+        )
+
+
 #: Every profile by its kind.
-PROFILES: dict[str, type[Steady]] = {Steady.kind: Steady}
+PROFILES: dict[str, type[Steady]] = {profile.kind: profile for profile in (Steady, Burst)}
 
 
 def from_dict(values: Mapping[str, Any]) -> Steady:

@@ -162,6 +162,13 @@ class Site(Protocol):
         """A server that is told no more than a port, and `args`. What it writes where it is started survives a kill."""
         ...
 
+    def start_hdfs(self, name: str, main: str, ports: Sequence[Port], log: Path, on_exit: OnExit) -> Child:
+        """A process of an HDFS, which is made if it is not there: `main` is its Java class. Data survives a kill.
+
+        Raises HarnessFault where there is no HDFS.
+        """
+        ...
+
     def shared_path(self, folder: str) -> str:
         """Where workers find a folder that they share."""
         ...

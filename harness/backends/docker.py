@@ -29,7 +29,7 @@ from harness.backends import images, reaper, ryuk
 from harness.backends.base import Child, Exit, OnExit, Site
 from harness.backends.process import Processes, start_time
 from harness.errors import BackendGone, HarnessFault
-from harness.topology import BigQuery, Pipeline, Sqlite, UsageError
+from harness.topology import BigQuery, Hdfs, Pipeline, Sqlite, UsageError
 
 LABEL = reaper.LABEL
 DEFAULT_HOST = "unix:///var/run/docker.sock"
@@ -131,6 +131,8 @@ def cannot_hold(pipeline: Pipeline) -> str:
             return f"{service.name} of {pipeline.name} is a file on this machine, which containers do not share."
         if isinstance(service, BigQuery):
             return f"{service.name} of {pipeline.name} is BigQuery, of whose emulator there is no image."
+        if isinstance(service, Hdfs):
+            return f"{service.name} of {pipeline.name} is HDFS, which runs as plain processes only."
     for worker in pipeline.workers:
         if not worker.image and not images.holds(worker.command):
             return f"The worker {worker.name} of {pipeline.name} declares no image."

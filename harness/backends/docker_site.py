@@ -18,7 +18,7 @@ from harness.backends.base import Child, Door, Exit, Launch, OnExit, Port
 from harness.backends.docker import Containers
 from harness.backends.images import Images, local_ref
 from harness.backends.worker_container import WorkerContainer
-from harness.errors import died
+from harness.errors import HarnessFault, died
 from harness.linkmeter import Flow
 from harness.topology import Batch, Pipeline, Worker
 from harness.toxiproxy import ToxiproxyServer
@@ -125,6 +125,9 @@ class DockerSite:
         number = port.bind.rsplit(":", 1)[1]
         command = [*(word.format(port=number) for word in self._images[kind].command), *args]
         return self._start(name, kind, command, log, on_exit, {})
+
+    def start_hdfs(self, name: str, main: str, ports: Sequence[Port], log: Path, on_exit: OnExit) -> Child:
+        raise HarnessFault(f"{name} is HDFS, which runs as plain processes of the harness only")
 
     def shared_path(self, folder: str) -> str:
         return f"{SHARED}/{folder}"

@@ -76,6 +76,11 @@ class Endpoints:
         for name, endpoint in self.services.items():
             if name not in networked:
                 raise unknown(f"service of {pipeline.name}", name, networked, f"services of {pipeline.name}")
+            if networked[name].kind == "hadoop":
+                raise UsageError(
+                    f"{name} of {pipeline.name} is HDFS, which leads its clients on from one address to another: it is started "
+                    "and ended by the harness itself. Run it with --backend process."
+                )
             if len(networked[name].processes()) > 1:
                 raise UsageError(
                     f"{pipeline.name} has {len(networked[name].processes())} brokers of its own in {name}, and "

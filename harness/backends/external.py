@@ -19,6 +19,7 @@ from harness.backends.base import Child, OnExit, Port, Site
 from harness.backends.endpoints import Endpoints
 from harness.backends.local_site import LocalSite
 from harness.backends.process import Processes
+from harness.errors import HarnessFault
 from harness.provision.programs import Program
 from harness.topology import Pipeline, UsageError
 
@@ -111,6 +112,9 @@ class ExternalSite(LocalSite):
         self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit, args: Sequence[str] = ()
     ) -> Child | None:
         return None
+
+    def start_hdfs(self, name: str, main: str, ports: Sequence[Port], log: Path, on_exit: OnExit) -> Child:
+        raise HarnessFault(f"{name} is HDFS, which runs as plain processes of the harness only")
 
     def version(self, kind: str) -> str:
         return self._program.version if kind == "toxiproxy" else ""

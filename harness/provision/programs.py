@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import HarnessFault
+
+if TYPE_CHECKING:
+    from harness.provision.hadoop import HadoopProgram
 
 #: (component, what is going on in a few words, how much of it is done from 0 to 1, or None where nobody can know).
 Progress = Callable[[str, str, "float | None"], None]
@@ -67,6 +71,7 @@ class Programs:
     pubsub: Program
     bigquery: Program | None = None
     redis: Program | None = None
+    hadoop: HadoopProgram | None = None
     notes: list[str] = field(default_factory=list)
 
 

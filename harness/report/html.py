@@ -897,6 +897,9 @@ def _load_in_words(profile: Mapping[str, Any]) -> str:
     rate, length = finite(profile.get("rate")), finite(profile.get("seconds"))
     kind = str(profile.get("kind", ""))
     parts = [kind, f"{words.number(rate)}/s" if rate else "", f"for {length:g} s" if length else ""]
+    times, burst_s = finite(profile.get("times")), finite(profile.get("burst_seconds"))
+    if times and burst_s:
+        parts.append(f"({times:g} times as much for {burst_s:g} s)")
     return " ".join(p for p in parts if p)
 
 

@@ -23,7 +23,7 @@ Object = Mapping[str, Any]
 CAPTION = "Twitter's evaluation, and the same figures of these runs"
 NOTE = (
     "Latency counts from when an event was due until it was counted where it is served. What a killed aggregator held comes "
-    "again when Pub/Sub's deadline of 10 s is over: late, and whole; what a killed speed layer held does not come again. "
+    "again when its leases run out: late, and whole; what a killed speed layer held does not come again. "
     "Throughput is what became visible each second while the load lasted, at the size of the source records: what was asked "
     "of both, as long as both keep up. Parity counts a cell as exact when the served counts are those of the generator and "
     "the batch truth's too. A dash is what a pipeline does not have or did not show. Twitter's figures are of its own "

@@ -184,7 +184,7 @@ def main(
     Process.progress = Progress(log)
     Process.stop = stop = stop_on_signals()
     log.info("starts: %s at %s -> %s at %s", settings.subscription, settings.pubsub, settings.table, settings.bigtable)
-    subscription.open_subscription(settings.pubsub, settings.subscription, stop, log, messages)
+    leased = subscription.open_subscription(settings.pubsub, settings.subscription, stop, log, messages)
     start_compaction(settings)
     pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(["--streaming"]))
     source = subscription.SubscriptionSource(settings.pubsub, settings.subscription)
@@ -205,6 +205,7 @@ def main(
         else:
             log.exception("the pipeline failed")
             return 1
+    leased.give_back()
     log.info("ends: %s", Process.progress.total())
     return 0
 

@@ -19,7 +19,8 @@ that imports nothing of the harness and gets all of this from its environment (=
     query     LISTEN BATCH_STORE REDIS      BACKEND=lambda REDIS_PREFIX=speed
               LISTEN BIGTABLE TABLE         BACKEND=kappa
 
-KAFKA, REDIS, BIGTABLE and LISTEN are `host:port`. RAW_LOGS is a URL of fsspec or a folder. BATCH_STORE is folders,
+KAFKA, REDIS, BIGTABLE and LISTEN are `host:port`. RAW_LOGS is a URL of fsspec or a folder; of landing and batch with
+HDFS=<namenode>,<datanode> a path in that. BATCH_STORE is folders,
 separated by commas, one a replica. LOG_PARTITION_S must be the same for landing and batch, REDIS_PREFIX for speed and
 query, the folders for all. GAUNTLET_WORKER names a process in its log and makes it a static member of its group. One
 process each of landing and batch; any number of speed and query.

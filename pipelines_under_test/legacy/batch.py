@@ -1,7 +1,7 @@
 """The batch job: closed log partitions -> counts -> a new version of the batch store. The role of Scalding and Summingbird.
 
-    RAW_LOGS BATCH_STORE LATE_AFTER_S LOG_PARTITION_S BATCH_EVERY_S GAUNTLET_WORKER
-    RAW_LOGS BATCH_OUTPUT LATE_AFTER_S            once, over all logs, into a Parquet file: the batch truth of a pipeline
+    RAW_LOGS HDFS BATCH_STORE LATE_AFTER_S LOG_PARTITION_S BATCH_EVERY_S GAUNTLET_WORKER
+    RAW_LOGS HDFS BATCH_OUTPUT LATE_AFTER_S            once, over all logs, into a Parquet file: the batch truth of a pipeline
 
 A window is counted once, when its end is more than `$LATE_AFTER_S` before the time up to which the logs are closed:
 from then on whatever comes for it is late, and discarded. The job counts the windows that became ready since the
@@ -25,7 +25,7 @@ import polars as pl
 from pipelines_under_test.kappa.batch import SCHEMA, WINDOWS_S, aggregate, decode
 from pipelines_under_test.kappa.worker import Progress, open_log, setting, stop_on_signals
 from pipelines_under_test.legacy.cells import Cell, Count
-from pipelines_under_test.legacy.logs import AWAY, LogFile, RawLogs
+from pipelines_under_test.legacy.logs import AWAY, LogFile, raw_logs
 from pipelines_under_test.legacy.store import NOTHING, Store, Unreadable
 
 #: Windows begin and end at multiples of this.
@@ -42,7 +42,7 @@ class Batch:
         self.progress = Progress(self.log)
         self.late_after_ms = round(float(setting("LATE_AFTER_S", "5")) * 1000)
         self.length_ms = round(float(setting("LOG_PARTITION_S", "10")) * 1000)
-        self.logs = RawLogs(setting("RAW_LOGS"))
+        self.logs = raw_logs()
         self._decoded: dict[LogFile, pl.DataFrame] = {}
 
     # -- again and again

@@ -33,7 +33,7 @@ from confluent_kafka import KafkaException, Message, TopicPartition
 
 from pipelines_under_test.kappa import kafka
 from pipelines_under_test.kappa.worker import Fatal, Progress, Stopped, open_log, setting, stop_on_signals
-from pipelines_under_test.legacy.logs import AWAY, SCHEMA, LogFile, RawLogs
+from pipelines_under_test.legacy.logs import AWAY, SCHEMA, LogFile, raw_logs
 
 AT_ONCE = 2000
 WAIT_S = 0.1
@@ -124,12 +124,12 @@ class Landing:
         self.log = open_log(self.name)
         self.stop = stop_on_signals()
         self.progress = Progress(self.log)
-        address, topic, url = setting("KAFKA"), setting("SOURCE_TOPIC"), setting("RAW_LOGS")
+        address, topic = setting("KAFKA"), setting("SOURCE_TOPIC")
+        self.logs = raw_logs()
         self.length_ms = round(float(setting("LOG_PARTITION_S", "10")) * 1000)
         self.slack_ms = round(float(setting("LOG_SLACK_S", "2")) * 1000)
         self.every_s = float(setting("LAND_EVERY_S", "1"))
-        self.log.info("starts: %s at %s -> %s", topic, address, url)
-        self.logs = RawLogs(url)
+        self.log.info("starts: %s at %s -> %s", topic, address, self.logs.root)
         self.source = self.source_kind(
             address, topic, setting("LANDING_GROUP", "landing"), self.name, self.stop, self.log
         )

@@ -9,7 +9,7 @@ A log partition is named after its first moment, in ms since the epoch, and hold
 to be known about it, so a listing is enough to go on after a kill, and the same records always get the same name.
 
 The root is a URL of fsspec: a plain folder, `s3://…` and `gs://…` (with s3fs or gcsfs installed), or
-`webhdfs://user@host:port/…`; options of the file system come from fsspec's own variables (FSSPEC_WEBHDFS_USER …). A
+`webhdfs://user@host:port/…` (see also `raw_logs`); options of the file system come from fsspec's own variables (FSSPEC_WEBHDFS_USER …). A
 file appears whole or not at all: by rename where the file system has one, by the put itself in an object store.
 
 Where this differs: Twitter's logs were compressed Thrift in hourly partitions, written by Scribe and later Flume, and
@@ -19,17 +19,23 @@ moved between clusters before a partition was called complete. Here they are Par
 from __future__ import annotations
 
 import io
+import os
 import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 import polars as pl
 import requests
 from requests.adapters import HTTPAdapter
 
+from pipelines_under_test.kappa.worker import setting
+
+#: Who the workers say they are where they are not asked to prove it.
+USER = "gauntlet"
 SCHEMA = {"offset": pl.Int64, "created_ms": pl.Int64, "value": pl.Binary}
 #: Seconds to connect to a file system over HTTP, and seconds without a byte. (fsspec itself would wait for ever.)
 TIMEOUT_S = (3.0, 10.0)
@@ -61,12 +67,31 @@ class LogFile:
         return cls(*map(int, found.groups())) if found else None
 
 
-class RawLogs:
-    """One root. Every method raises what `AWAY` lists when the file system cannot be reached."""
+def raw_logs() -> RawLogs:
+    """At $RAW_LOGS; where $HDFS says "<namenode>,<datanode>" (`host:port` of WebHDFS each), at that path in it.
 
-    def __init__(self, url: str) -> None:
+    A NameNode sends its clients on to a DataNode, by the address under which it knows that. Where both are behind proxies,
+    the second address is gone to instead.
+    """
+    root, hdfs = setting("RAW_LOGS"), os.environ.get("HDFS", "")
+    if not hdfs:
+        return RawLogs(root)
+    namenode, _, datanode = hdfs.partition(",")
+
+    def own_way(url: str) -> str:
+        parts = urlsplit(url)
+        return url if not datanode or parts.netloc == namenode else parts._replace(netloc=datanode).geturl()
+
+    return RawLogs(f"webhdfs://{USER}@{namenode}{root}", data_proxy=own_way)
+
+
+class RawLogs:
+    """One root. Every method raises what `AWAY` lists when the file system cannot be reached. `options`: of the file
+    system."""
+
+    def __init__(self, url: str, **options: Any) -> None:
         self.fs: Any
-        self.fs, root = fsspec.core.url_to_fs(url)
+        self.fs, root = fsspec.core.url_to_fs(url, **options)
         self.root = root.rstrip("/")
         protocols = {self.fs.protocol} if isinstance(self.fs.protocol, str) else set(self.fs.protocol)
         self._renames = bool(protocols & WITH_RENAME)

@@ -21,7 +21,7 @@ class EagerSubscription(Subscription):
         self.acknowledge([message.ack_id for message in messages])
 
     def settle(self, ack_ids: Sequence[str]) -> None:
-        self.release(len(ack_ids))
+        self.release(ack_ids)
 
 
 def main() -> int:

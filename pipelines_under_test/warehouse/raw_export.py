@@ -53,6 +53,7 @@ def main() -> int:
                 dataset.append("raw", [row_of(one.message, now_ms) for one in received])
                 subscription.settle([one.ack_id for one in received])
                 progress.add(exported=len(received))
+        subscription.give_back()
     except Stopped as stopped:
         log.warning("stopped in mid-batch, which will be redelivered: %s", stopped)
     except Fatal as fatal:

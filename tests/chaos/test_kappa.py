@@ -79,13 +79,13 @@ def test_lost_acknowledgements_of_writes_to_the_sink_double_no_counts(gauntlet: 
 
 @pytest.mark.longer
 def test_a_black_hole_of_twelve_seconds_before_the_sink_loses_nothing(gauntlet: Gauntlet) -> None:
-    """Longer than the acknowledgement deadline: all that waits is delivered again before the writes get through."""
+    """Longer than any acknowledgement deadline: what waits is held all the while, by leases that are renewed."""
     load = Steady(rate=1000, seconds=16)
     run = gauntlet.run(kappa, load, [black_hole("aggregator->bigtable").at(2.5).lasting(12)])
     run.check(*EXACT)
 
 
-def test_a_pause_longer_than_the_acknowledgement_deadline_loses_nothing(gauntlet: Gauntlet) -> None:
+def test_a_pause_longer_than_every_lease_loses_nothing(gauntlet: Gauntlet) -> None:
     run = gauntlet.run(kappa, Steady(rate=1000, seconds=15), [pause("aggregator").at(2.5).lasting(11)])
     run.check(*EXACT)
 

@@ -9,9 +9,14 @@ import pytest
 from assertions import duplicate_rate, no_loss, recovery
 from faults import kill, kill_service, partition
 from harness import catalog
+from harness.backends import docker
+from harness.provision import hadoop
+from harness.provision.java import find_older_java
+from harness.provision.programs import ProvisionError
+from harness.provision.search import Search
 from harness.pytest_plugin import Gauntlet
 from load.profiles import Steady
-from pipelines_under_test.legacy.pipeline import legacy
+from pipelines_under_test.legacy.pipeline import legacy, legacy_hdfs
 
 pytestmark = [pytest.mark.chaos, pytest.mark.longer]
 
@@ -25,7 +30,9 @@ def test_the_old_loses_what_the_new_does_not(gauntlet: Gauntlet) -> None:
     parity = runs.figures("parity")
     assert parity[old] < 95 < parity[new]
     assert (runs.figures("wrong")[new], runs.figures("left_out_late")[new]) == (0, 0)
-    for key in ("latency_p50_s", "steady_p99_s", "under_fault_p99_s", "carried_per_s"):
+    spikes = runs.figures("steady_p99_s")
+    assert spikes[new] < 2.5 < spikes[old], "in a burst of load, with nothing broken"
+    for key in ("latency_p50_s", "under_fault_p99_s", "carried_per_s"):
         assert all(value > 0 for value in runs.figures(key).values()), key
     for run in runs.verdict["runs"]:
         assert (
@@ -36,6 +43,17 @@ def test_the_old_loses_what_the_new_does_not(gauntlet: Gauntlet) -> None:
 def test_what_is_landed_batched_and_served_survives_kills(gauntlet: Gauntlet) -> None:
     """The batch job in the middle of a version: what is served is the old one or the new, and never a part."""
     gauntlet.scenario("batch-layer").check()
+
+
+def test_raw_logs_in_hdfs_survive_the_kills_of_its_processes(gauntlet: Gauntlet, pytestconfig: pytest.Config) -> None:
+    """Of the DataNode that is written to, and of the NameNode that knows what was written."""
+    if pytestconfig.getoption("--gauntlet-backend") == "docker":
+        pytest.skip(docker.cannot_hold(legacy_hdfs))
+    try:
+        find_older_java(Search(), hadoop.MOST_JAVA)
+    except ProvisionError as missing:
+        pytest.skip(f"no Java that Hadoop runs on: {missing}")
+    gauntlet.scenario("legacy-hdfs").check()
 
 
 def test_load_above_the_speed_layers_capacity_makes_it_slow_and_then_lose(gauntlet: Gauntlet) -> None:

@@ -160,8 +160,8 @@ class World:
             request = PublishRequest.pb()(topic=self.published, messages=messages[i : i + 500])
             self.call(self.pubsub_channel, "google.pubsub.v1.Publisher/Publish", request)
 
-    def pull(self, subscription: str) -> list[Any]:
-        """What the subscription has now, acknowledged."""
+    def lease(self, subscription: str) -> list[Any]:
+        """What the subscription has now for whoever pulls: leased for its deadline of 10 s, and not acknowledged."""
         request = PullRequest.pb()(subscription=subscription, max_messages=1000, return_immediately=True)
         found: list[Any] = []
         while received := (
@@ -169,6 +169,13 @@ class World:
             .FromString(self.call(self.pubsub_channel, "google.pubsub.v1.Subscriber/Pull", request))
             .received_messages
         ):
+            found.extend(received)
+        return found
+
+    def pull(self, subscription: str) -> list[Any]:
+        """What the subscription has now, acknowledged."""
+        found: list[Any] = []
+        while received := self.lease(subscription):
             ids = AcknowledgeRequest.pb()(subscription=subscription, ack_ids=[r.ack_id for r in received])
             self.call(self.pubsub_channel, "google.pubsub.v1.Subscriber/Acknowledge", ids)
             found.extend(r.message for r in received)
@@ -339,9 +346,35 @@ def test_a_killed_aggregator_loses_nothing_and_doubles_nothing(world: World) -> 
     finally:
         publisher.join()
     world.start("kappa.aggregator", "aggregator")
-    # What the killed ones held is redelivered at the acknowledgement deadline, 10 s.
+    # What was just on its way to a killed one is redelivered at the acknowledgement deadline, 10 s.
     eventually(lambda: world.seen() >= 2 * len(happened), within_s=25)
     assert world.counts() == expected(happened)
+
+
+def held_by_an_aggregator_without_a_sink(world: World, count: int) -> subprocess.Popen[bytes]:
+    worker = world.start("kappa.aggregator", "aggregator", BIGTABLE="127.0.0.1:1")
+    world.publish(happenings(count, now_ms()))
+    eventually(lambda: "trying again" in (world.logs / "aggregator.log").read_text())
+    return worker
+
+
+def test_what_a_worker_holds_is_its_own_as_long_as_it_lives_and_soon_anothers_when_it_is_killed(world: World) -> None:
+    """Compared with a subscription whose messages come again after the deadline: later while alive, sooner when killed."""
+    worker = held_by_an_aggregator_without_a_sink(world, 300)
+    assert len(world.lease(world.published_tap)) == 300
+    eventually(lambda: world.lease(world.published_tap))
+    assert world.lease(world.subscription) == []
+    worker.kill()
+    again: list[Any] = []
+    eventually(lambda: again.extend(world.lease(world.subscription)) or len(again) == 300)
+    assert world.lease(world.published_tap) == [], "the deadline has not come yet"
+
+
+def test_what_a_worker_holds_when_it_is_asked_to_end_is_given_back(world: World) -> None:
+    worker = held_by_an_aggregator_without_a_sink(world, 300)
+    worker.terminate()
+    assert worker.wait(10) == 0
+    assert len(world.lease(world.subscription)) == 300
 
 
 def test_two_aggregators_share_a_subscription(world: World) -> None:

@@ -157,6 +157,29 @@ def test_a_bound(tmp_path: Path) -> None:
     assert check(world, tmp_path / "c", most=2.0).verdict == "pass"
 
 
+def test_a_bound_on_quiet_times_is_not_held_against_what_a_fault_delays(tmp_path: Path) -> None:
+    world = World()
+    world.fault("kill", "converter", 4.0, 5.0)
+    due = world.due_s - world.due_s[0]
+    world.delay["aggregates"][(due >= 4.0) & (due < 5.0)] = 2.0
+    quiet = Latency(steady_p99_most_s=0.5)
+    assert quiet.check(world.save(tmp_path / "a")).verdict == "pass"
+    assert Latency(0.5).check(world.save(tmp_path / "b")).verdict == "violation"
+    world.delay["aggregates"][due < 1.0] = 1.0  # a burst, say
+    found = quiet.check(world.save(tmp_path / "c"))
+    assert (found.verdict, found.figures["steady_p99_most_s"]) == ("violation", 0.5)
+    assert found.summary == "p99 while nothing was broken is 1.00 s at aggregates, at most 0.5 s are allowed"
+    world.copies["aggregates"][due < 1.0] = 0
+    assert quiet.check(world.save(tmp_path / "d")).verdict == "inconclusive"
+
+
+def test_without_a_quiet_time_a_bound_on_it_says_nothing(tmp_path: Path) -> None:
+    world = World()
+    world.fault("kill", "converter", 0.0, 100.0)
+    found = Latency(steady_p99_most_s=0.5).check(world.save(tmp_path))
+    assert (found.verdict, found.summary) == ("inconclusive", "no event tells p99 while nothing was broken")
+
+
 def test_events_that_were_not_seen_may_decide(tmp_path: Path) -> None:
     world = World()
     world.copies["aggregates"][world.sound[:50]] = 0
@@ -188,8 +211,10 @@ def test_nothing_seen(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("most", [0.0, -1.0, float("nan")])
 def test_a_bound_that_cannot_be(most: float) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="p99_most_s must be more than 0 seconds"):
         Latency(most)
+    with pytest.raises(UsageError, match="steady_p99_most_s must be more than 0 seconds"):
+        Latency(steady_p99_most_s=most)
 
 
 def test_only_events_that_must_arrive_count(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from harness.provision.programs import Program
 from harness.services.bigquery import BigQueryServer
 from harness.topology import UsageError
 from pipelines_under_test.kappa.pipeline import kappa
+from pipelines_under_test.legacy.pipeline import legacy_hdfs
 from pipelines_under_test.warehouse.pipeline import kappa_warehouse
 
 WHOLE = """
@@ -30,6 +31,17 @@ address = "10.0.0.7:8085"
 
 [bigtable]
 address = "10.0.0.7:8086"
+"""
+
+OF_LEGACY_HDFS = """
+[kafka]
+address = "10.0.0.7:9092"
+
+[redis]
+address = "10.0.0.7:6379"
+
+[hdfs]
+address = "10.0.0.7:9870"
 """
 
 
@@ -48,6 +60,8 @@ def test_a_whole_file(tmp_path: Path) -> None:
 
 
 def test_a_cluster_of_our_own_is_not_there_already(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="hdfs of legacy-hdfs is HDFS, .* Run it with --backend process"):
+        read(tmp_path, OF_LEGACY_HDFS).check(legacy_hdfs)
     with pytest.raises(UsageError, match="kappa has 3 brokers of its own in kafka, and .* knows one address"):
         read(tmp_path, WHOLE).check(kappa.brokers(kafka=3))
 

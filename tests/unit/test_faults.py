@@ -538,7 +538,7 @@ def test_of_several_brokers_one_is_killed_and_the_others_may_be_paused() -> None
     thrice = kappa.brokers(kafka=3)
     assert kill_broker("kafka-2").targets(thrice) == ["kafka-2"]
     assert kill_broker("kafka-2", alone_s=1).targets(thrice) == ["kafka-2", "kafka-1", "kafka-3"]
-    with pytest.raises(UsageError, match="several brokers; name one of kafka-1, kafka-2, kafka-3"):
+    with pytest.raises(UsageError, match="several processes; name one of kafka-1, kafka-2, kafka-3"):
         kill_broker("kafka").check(thrice)
     with pytest.raises(UsageError, match="Did you mean 'kafka"):
         kill_broker("kafka-4").check(thrice)

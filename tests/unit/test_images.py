@@ -15,7 +15,7 @@ from harness.backends import Backends, images
 from harness.backends.docker import cannot_hold
 from harness.topology import UsageError
 from pipelines_under_test.kappa.pipeline import kappa
-from pipelines_under_test.legacy.pipeline import legacy
+from pipelines_under_test.legacy.pipeline import legacy, legacy_hdfs
 from pipelines_under_test.warehouse.pipeline import kappa_warehouse
 
 
@@ -123,6 +123,7 @@ def test_an_image_that_only_some_pipelines_need_is_asked_for_by_them_alone() -> 
 def test_which_pipelines_can_live_in_containers() -> None:
     assert cannot_hold(kappa) == cannot_hold(legacy) == ""
     assert "is a file on this machine" in cannot_hold(orders)
+    assert cannot_hold(legacy_hdfs) == "hdfs of legacy-hdfs is HDFS, which runs as plain processes only."
     assert cannot_hold(kappa_warehouse) == (
         "bigquery of kappa-warehouse is BigQuery, of whose emulator there is no image."
     )

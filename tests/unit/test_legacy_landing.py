@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from test_kappa_workers import Inline
 
 from pipelines_under_test.kappa.worker import Progress
-from pipelines_under_test.legacy import logs as raw_logs
+from pipelines_under_test.legacy import logs as log_files
 from pipelines_under_test.legacy.landing import Landed, Landing
-from pipelines_under_test.legacy.logs import LogFile, RawLogs
+from pipelines_under_test.legacy.logs import LogFile, RawLogs, raw_logs
 
 LOG = logging.getLogger("test")
 LENGTH_MS = 10_000
@@ -100,6 +100,28 @@ def test_the_logs_are_read_back_as_they_were(url: str, tmp_path: Path) -> None:
     assert [name for name in logs._list("") if name.startswith("_CLOSED")] == ["_CLOSED-30000"]
 
 
+def test_in_hdfs_a_worker_goes_to_its_own_data_node_wherever_the_name_node_sends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAW_LOGS", "/raw_logs-1a2b3c4d")
+    monkeypatch.setenv("HDFS", "127.0.0.1:5001,127.0.0.1:5002")
+    logs = raw_logs()
+    assert (logs.root, logs.fs.user) == ("/raw_logs-1a2b3c4d", "gauntlet")
+    sent_to = "http://127.0.0.1:9864/webhdfs/v1/raw_logs/a?op=CREATE&namenoderpcaddress=127.0.0.1:9000"
+    assert logs.fs._apply_proxy(sent_to) == sent_to.replace(":9864/", ":5002/")
+    asked = f"{logs.fs.url}/raw_logs"
+    assert logs.fs._apply_proxy(asked) == asked == "http://127.0.0.1:5001/webhdfs/v1/raw_logs"
+    monkeypatch.setenv("HDFS", "127.0.0.1:5001")
+    assert raw_logs().fs._apply_proxy(sent_to) == sent_to
+
+
+def test_without_hdfs_the_raw_logs_are_where_they_are_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAW_LOGS", str(tmp_path))
+    assert raw_logs().root == str(tmp_path)
+
+
 def test_a_file_that_is_none_is_said_to_be_unreadable(tmp_path: Path) -> None:
     file = LogFile(0, 0, 0, 0, 0)
     (tmp_path / "0").mkdir()
@@ -113,7 +135,7 @@ def test_a_rename_that_did_not_happen_is_noticed(tmp_path: Path, monkeypatch: py
     logs = RawLogs(str(tmp_path))
     monkeypatch.setattr(logs.fs, "mv", lambda *_: None)
     with pytest.raises(OSError, match="could not be renamed"):
-        logs.publish(LogFile(0, 0, 0, 0, 0), pl.DataFrame(schema=raw_logs.SCHEMA))
+        logs.publish(LogFile(0, 0, 0, 0, 0), pl.DataFrame(schema=log_files.SCHEMA))
     monkeypatch.undo()
     logs.clear_unfinished()
     assert list(tmp_path.iterdir()) == [tmp_path / "0"]

@@ -10,7 +10,7 @@ import pytest
 from harness.topology import Cells, UsageError
 from load import profiles
 from load.events import Plan, expected_parity
-from load.profiles import Steady
+from load.profiles import Burst, Steady
 from load.spec import LoadSpec
 
 KAPPA = [
@@ -100,6 +100,45 @@ def test_the_users_share_the_events_and_the_due_times_are_evenly_spaced(rate: in
     due = [plan.due_us(p, np.arange(plan.events_of(p))) for p in plan.producers]
     together = np.sort(np.concatenate(due)) - plan.t0_ms * 1000
     assert together.tolist() == [i * 1_000_000 // rate for i in range(plan.profile.events)]
+
+
+def test_a_burst_is_several_times_the_rate_and_as_steady_before_and_after() -> None:
+    load = Burst(rate=100, seconds=5, times=4, burst_at=1, burst_seconds=1.5)
+    assert (load.events, load.most_rate) == (950, 400)
+    offsets = load.offset_us(np.arange(load.events))
+    assert (np.diff(offsets) > 0).all()
+    assert np.bincount(offsets // 500_000).tolist() == [50, 50, 200, 200, 200, 50, 50, 50, 50, 50]
+
+
+def test_a_burst_that_comes_out_of_no_whole_numbers_is_in_order_and_within_its_load() -> None:
+    load = Burst(rate=7, seconds=9.7, times=2.6, burst_at=1.23, burst_seconds=3.21)
+    offsets = load.offset_us(np.arange(load.events))
+    assert (np.diff(offsets) > 0).all()
+    assert 0 == offsets[0] < offsets[-1] < 9.7e6
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"times": 1}, "more than 1 times the rate, not 1"),
+        ({"times": "many"}, "times must be a number, not 'many'"),
+        ({"burst_at": -1}, "at 0 seconds or later"),
+        ({"burst_seconds": 0}, "lasts longer than 0"),
+        ({"burst_seconds": float("nan")}, "burst_seconds must be a number"),
+        ({"seconds": 5}, "a burst of 4 s from 2 s on does not fit a load of 5 s"),
+        ({"rate": 0}, "rate must be at least 1"),
+    ],
+)
+def test_a_burst_that_cannot_be_is_refused_with_its_reason(fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(UsageError, match=f"(?i){text}"):
+        Burst(**fields)
+
+
+def test_a_burst_survives_the_way_through_its_description() -> None:
+    load = Burst(rate=10, times=3)
+    assert profiles.from_dict(load.as_dict()) == load
+    with pytest.raises(UsageError, match="field of the burst profile"):
+        profiles.from_dict({**load.as_dict(), "time": 1})
 
 
 def test_due_ms_is_the_exact_time_rounded_down_however_long_the_load() -> None:

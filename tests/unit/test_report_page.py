@@ -17,6 +17,7 @@ from harness.report.html import write_html
 from harness.report.junit import write_junit
 from harness.report.terminal import make_view, print_verdict
 from harness.store import SavedRun
+from load.profiles import Burst
 
 EVIL = '<script>alert(1)</script>\x1b[31m & "quoted" ]]> \x00\x08 ü'
 
@@ -39,6 +40,11 @@ def test_the_page_has_the_verdict_first_and_every_section(whole: Any, tmp_path: 
     assert places == sorted(places)
     for word in ("gauntlet check", "load_delivered", "kill", "converter", "<svg"):
         assert word in text
+
+
+def test_a_burst_in_the_load_is_told(tmp_path: Path) -> None:
+    run = World(profile=Burst(rate=100, seconds=8, times=3, burst_at=1, burst_seconds=2)).save(tmp_path)
+    assert "burst 100/s for 8 s (3 times as much for 2 s)" in page(run, judge(run), tmp_path)
 
 
 def test_a_warehouse_has_a_section_of_its_own_and_nobody_else(whole: Any, tmp_path: Path) -> None:
