@@ -24,6 +24,7 @@ from harness.topology import UsageError
 COOKIE = "gauntlet"
 #: No request of this API comes near it.
 MOST_BODY = 64 * 1024
+TOO_LARGE = f"A request holds at most {MOST_BODY // 1024} KiB."
 LEAST_TOKEN = 16
 TOKEN_VARIABLE = "GAUNTLET_TOKEN"
 #: Open to everybody: whether the service lives, the form that takes the token, and what pages look like.
@@ -154,24 +155,23 @@ class Guard:
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
         told = self.access.refusal(scope["method"], scope["path"], headers)
         if told is None and _length(headers.get("content-length", "0")) > MOST_BODY:
-            told = 413, f"A request holds at most {MOST_BODY // 1024} KiB."
+            told = 413, TOO_LARGE
         if told is not None:
             await _refuse(scope, send, *told)
             return
-        read = 0
+        read, begun = 0, False
 
         async def limited() -> dict[str, Any]:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > MOST_BODY:
-                raise _TooLarge
-            return message
-
-        begun = False
+            # What follows is not read; the client finds the answer and a connection that is closed.
+            return {"type": "http.disconnect"} if read > MOST_BODY else message
 
         async def guarded(message: dict[str, Any]) -> None:
             nonlocal begun
+            if read > MOST_BODY and not begun:
+                return
             if message["type"] == "http.response.start":
                 begun = True
                 message = {**message, "headers": _with_policy(message["headers"])}
@@ -179,14 +179,11 @@ class Guard:
 
         try:
             await self.app(scope, limited, guarded)
-        except _TooLarge:
-            if begun:
+        except Exception:
+            if read <= MOST_BODY:
                 raise
-            await _refuse(scope, send, 413, f"A request holds at most {MOST_BODY // 1024} KiB.")
-
-
-class _TooLarge(Exception):
-    pass
+        if read > MOST_BODY and not begun:
+            await _refuse(scope, send, 413, TOO_LARGE)
 
 
 def _length(text: str) -> int:

@@ -125,9 +125,14 @@ def _says(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 ANSWERS = _says(401, 403, 413, 421)
 #: Only for the description: who may do what is decided before a request comes here (`access.Guard`).
-BEARER = HTTPBearer(
-    auto_error=False, description="The service's token: for every change, and to read when not on loopback."
-)
+CHANGE = [
+    Depends(
+        HTTPBearer(
+            auto_error=False,
+            description="The service's token: for every change, and to read where it is not on loopback.",
+        )
+    )
+]
 
 
 def entry_out(entry: Entry) -> EntryOut:
@@ -228,7 +233,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
 
 
 def router(keeper: Keeper) -> APIRouter:
-    api = APIRouter(prefix="/api", responses=ANSWERS, dependencies=[Depends(BEARER)])
+    api = APIRouter(prefix="/api", responses=ANSWERS)
 
     def found(name: str) -> Entry:
         entry = keeper.index.entry(name)
@@ -305,7 +310,11 @@ def router(keeper: Keeper) -> APIRouter:
         return sent(target)
 
     @api.delete(
-        "/runs/{name}", status_code=204, summary="Removes a folder that is not under way", responses=_says(404, 409)
+        "/runs/{name}",
+        dependencies=CHANGE,
+        status_code=204,
+        summary="Removes a folder that is not under way",
+        responses=_says(404, 409),
     )
     def _remove(name: Called) -> None:
         entry = found(name)
@@ -340,14 +349,18 @@ def router(keeper: Keeper) -> APIRouter:
             entries=[entry_out(entry) for entry in entries],
         )
 
-    @api.post("/index", summary="Makes the index again from the folders")
+    @api.post("/index", dependencies=CHANGE, summary="Makes the index again from the folders")
     def _rebuild() -> dict[str, int]:
         return {"entries": keeper.index.rebuild()}
 
     # -- jobs -----------------------------------------------------------------------------------------------------
 
     @api.post(
-        "/jobs", status_code=202, summary="Starts a run, a soak, a comparison or a zoo", responses=_says(400, 429)
+        "/jobs",
+        dependencies=CHANGE,
+        status_code=202,
+        summary="Starts a run, a soak, a comparison or a zoo",
+        responses=_says(400, 429),
     )
     def _start(request: Annotated[Request, Body()], response: Response) -> JobOut:
         try:
@@ -387,6 +400,7 @@ def router(keeper: Keeper) -> APIRouter:
 
     @api.post(
         "/jobs/{id_}/cancel",
+        dependencies=CHANGE,
         status_code=202,
         summary="Interrupts a job; it heals and cleans up by itself",
         responses=_says(404),
@@ -402,7 +416,7 @@ def router(keeper: Keeper) -> APIRouter:
     def _schedules() -> SchedulesOut:
         return SchedulesOut(schedules=[schedule_out(one) for one in keeper.schedules.all()])
 
-    @api.put("/schedules/{name}", summary="Adds or changes a schedule", responses=_says(400))
+    @api.put("/schedules/{name}", dependencies=CHANGE, summary="Adds or changes a schedule", responses=_says(400))
     def _put(name: Annotated[Name, InPath()], told: ScheduleIn) -> ScheduleOut:
         try:
             check_names(told.request, keeper.store)
@@ -410,7 +424,9 @@ def router(keeper: Keeper) -> APIRouter:
         except UsageError as error:
             raise HTTPException(400, str(error)) from error
 
-    @api.delete("/schedules/{name}", status_code=204, summary="Removes a schedule", responses=_says(404))
+    @api.delete(
+        "/schedules/{name}", dependencies=CHANGE, status_code=204, summary="Removes a schedule", responses=_says(404)
+    )
     def _drop(name: Called) -> None:
         if not keeper.schedules.remove(name):
             raise HTTPException(404, f"There is no schedule {name!r}.")

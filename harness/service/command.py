@@ -62,6 +62,12 @@ def add_to(commands: Any) -> None:
 
 def serve(args: argparse.Namespace) -> int:
     """Serves until it is interrupted; exit status 0."""
+    with contextlib.suppress(KeyboardInterrupt):
+        _serve(args)
+    return 0
+
+
+def _serve(args: argparse.Namespace) -> None:
     import uvicorn
 
     from harness.service.access import Access, is_loopback, token_of
@@ -109,7 +115,6 @@ def serve(args: argparse.Namespace) -> int:
             _tell(
                 f"serve: {job.id} goes on as process {job.pid}; the next service finds it, `kill -INT {job.pid}` ends it"
             )
-    return 0
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -149,6 +154,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         listener = socket.socket(found[0], socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(found[4])
+        listener.listen(2048)  # from here on nobody is turned away, even if the first answer takes a second
     except OSError as error:
         raise UsageError(f"Cannot listen at {host} port {port}: {error.strerror}. Take another --port.") from error
     with listener:

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -100,13 +100,17 @@ def signature(folder: Path) -> str:
     return "\n".join(told)
 
 
-def read(folder: Path, alive: bool = False) -> Entry | None:
-    """The entry of a folder; None if it is none. `alive`: a process is known that works on it. Raises nothing."""
+def read(folder: Path, at_work: Callable[[str, str], bool | None] = lambda name, job: None) -> Entry | None:
+    """The entry of a folder; None if it is none. Raises nothing.
+
+    `at_work` says of a folder's name and job whether a process works on it; None where nobody knows.
+    """
     kind = kind_of(folder)
     if kind is None:
         return None
     named = _NAMED.fullmatch(folder.name)
     entry = Entry(folder.name, kind, "damaged", job=_job_of(folder))
+    alive = at_work(entry.name, entry.job)
     if named:
         begun = datetime.strptime(named[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
         entry = replace(entry, started=begun.isoformat(), scenario=named[2])
@@ -133,8 +137,8 @@ def _job_of(folder: Path) -> str:
         return ""
 
 
-def _unfinished(folder: Path, alive: bool) -> dict[str, Any]:
-    if alive or time.time() - last_written(folder) < LIVELY_S:
+def _unfinished(folder: Path, alive: bool | None) -> dict[str, Any]:
+    if alive or (alive is None and time.time() - last_written(folder) < LIVELY_S):
         return {"standing": "running", "why": ""}
     if (folder / "soak.json").is_file():
         return {"standing": "broken off", "why": "The soak did not come to its end; it can go on with --resume."}

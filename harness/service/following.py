@@ -57,6 +57,6 @@ class Follower:
 
 
 def event(name: str, data: Any, id_: str = "") -> str:
-    """One server-sent event."""
-    told = f"id: {id_}\n" if id_ else ""
+    """One server-sent event. A place that would break the lines, of a folder with such a name, is left out."""
+    told = f"id: {id_}\n" if id_ and id_.isprintable() else ""
     return f"{told}event: {name}\ndata: {json.dumps(data, separators=(',', ':'), default=str)}\n\n"

@@ -9,7 +9,7 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,17 +43,17 @@ class Asked:
 class Index:
     """Of the folders in `store`. Safe to use from any thread.
 
-    `alive` tells the names of folders on which a process of the service works. `changed` is told each entry that is new
+    `at_work` as `entries.read` takes it. `changed` is told each entry that is new
     or whose standing has changed, and what it was before ("" for a new one).
     """
 
     def __init__(
         self,
         store: Path,
-        alive: Callable[[], Collection[str]] = lambda: (),
+        at_work: Callable[[str, str], bool | None] = lambda name, job: None,
         changed: Callable[[Entry, str], None] = lambda entry, before: None,
     ) -> None:
-        self.store, self._alive, self._changed = store, alive, changed
+        self.store, self._at_work, self._changed = store, at_work, changed
         self._lock = threading.RLock()
         self._path = store / OWN / "index.sqlite"
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,6 @@ class Index:
                 name: (told, standing)
                 for name, told, standing in self._db.execute("SELECT name, signature, standing FROM entries")
             }
-            alive = set(self._alive())
             there = set()
             for folder in self._folders():
                 there.add(folder.name)
@@ -112,7 +111,7 @@ class Index:
                 now = signature(folder)
                 if told == now and standing != "running":
                     continue
-                entry = read(folder, folder.name in alive)
+                entry = read(folder, self._at_work)
                 if entry is None:
                     continue
                 self._keep(entry, now)
@@ -124,7 +123,7 @@ class Index:
     def check(self, name: str) -> Entry | None:
         """Reads one folder again, every file against its manifest, whatever the index knows of it."""
         folder = self.folder(name)
-        if folder is None or (entry := read(folder, name in self._alive())) is None:
+        if folder is None or (entry := read(folder, self._at_work)) is None:
             return None
         with self._lock:
             self._keep(entry, signature(folder))

@@ -30,7 +30,7 @@ class Keeper:
     ) -> None:
         self.store, self.jobs, self.keep, self.tell = store, jobs, keep, tell
         self.webhook = Webhook(store, webhook_url, tell)
-        self.index = Index(store, self.alive, self._changed)
+        self.index = Index(store, self._at_work, self._changed)
         self.schedules = Schedules(store, jobs)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="keeper", daemon=True)
@@ -51,6 +51,12 @@ class Keeper:
             found |= {entry.name} if entry else set()
             found |= {str(resumed)} if resumed else set()
         return found
+
+    def _at_work(self, name: str, job_id: str) -> bool | None:
+        if any(job.request.get("resume") == name for job in self.jobs.under_way()):
+            return True
+        job = self.jobs.get(job_id)
+        return None if job is None else not job.over
 
     def start(self) -> None:
         self._thread.start()

@@ -25,7 +25,8 @@ PipelineName = Annotated[
 VersionName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,199}(@[A-Za-z0-9_][A-Za-z0-9_./-]{0,199})?$")
 ]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+#: As large as every reader of JSON reads it.
+Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Rate = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -36,7 +37,7 @@ class _Request(BaseModel):
 class RunRequest(_Request):
     """`gauntlet run`."""
 
-    kind: Literal["run"] = "run"
+    kind: Literal["run"]
     scenario: Name = "kappa-under-fire"
     pipeline: PipelineName | None = None
     backend: Backend = "auto"
