@@ -704,9 +704,13 @@ def framed(title: str, standing: str, hero: Markup, sections: Iterable[Section],
     )
 
 
-def sections_of(run: SavedRun | None, verdict: Object, only: Collection[str]) -> list[Section]:
-    """Some sections of a run's page by their ids; of a run that is still under way, those as they are now."""
-    return list(_Page(run, verdict)._sections(only))
+def sections_of(run: SavedRun | None, verdict: Object, only: Collection[str], live: bool = False) -> list[Section]:
+    """Some sections of a run's page by their ids. `live`: the run is under way, so that what has not happened or was not
+    collected yet is left out and not told as missing."""
+    page = _Page(run, verdict)
+    if live:
+        page.meta, page.hops = {**page.meta, "schedule": []}, []
+    return list(page._sections(only))
 
 
 def macros() -> Any:

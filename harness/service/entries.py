@@ -48,7 +48,7 @@ class Entry:
     started   UTC, ISO 8601; "" if nothing tells it
     seconds   from deploy to verdict, without the judging of trends and pages
     acked     events of the load that Kafka acknowledged
-    p99_s     the finding `latency`, seconds
+    p99_s     the finding `latency`, seconds; of a soak, of its last cycle
     violated  assertions that found a violation which nobody expected
     job       of the service that started it, or ""
     """

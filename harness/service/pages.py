@@ -422,11 +422,11 @@ def _of_entry(keeper: Keeper, entry: Entry) -> dict[str, Any]:
     sections: list[html.Section] = []
     shown = folder
     if entry.kind == "run":
-        only = OF_LIVE if entry.standing == "running" else OF_VERDICT
-        sections = html.sections_of(SavedRun.open_unsealed(folder), verdict, only)
+        live = entry.standing == "running"
+        sections = html.sections_of(SavedRun.open_unsealed(folder), verdict, OF_LIVE if live else OF_VERDICT, live)
     elif entry.standing == "running" and (begun := histories(folder)):
         shown = begun[-1].parent
-        sections = html.sections_of(SavedRun.open_unsealed(shown), {}, OF_LIVE)
+        sections = html.sections_of(SavedRun.open_unsealed(shown), {}, OF_LIVE, live=True)
     return {
         "entry": entry,
         "now": _now_of(entry, folder, shown),
@@ -510,17 +510,38 @@ def _parts(entry: Entry, folder: Path, verdict: Mapping[str, Any]) -> list[dict[
     return found
 
 
-def _tables(keeper: Keeper, entry: Entry, folder: Path, verdict: Mapping[str, Any]) -> list[Any]:
+def _tables(keeper: Keeper, entry: Entry, folder: Path, verdict: Mapping[str, Any]) -> list[tuple[str, Table]]:
     """Tables of what is no single run: a soak's cycles and trends, what a comparison measured, the zoo's matrix."""
+    found: list[tuple[str, Table | None]] = []
     if entry.kind == "soak":
-        return [table for table in (_cycles(folder), _trends(verdict)) if table]
-    if entry.kind == "zoo":
+        found = [("Cycles", _cycles(folder)), ("Trends", _trends(verdict))]
+    elif entry.kind == "zoo":
         with contextlib.suppress(OSError):
-            return [_matrix(keeper, folder)["table"]]
-    if entry.kind in ("compare", "side-by-side"):
-        found = [nested(key, verdict.get(key)) for key in ("measures", "table", "findings")]
-        return [table for table in found if table]
-    return []
+            found = [("Which assertion caught which mutant", _matrix(keeper, folder)["table"])]
+    elif entry.kind == "compare":
+        found = [(words.label(key).capitalize(), nested(key, verdict.get(key))) for key in ("measures", "findings")]
+    elif entry.kind == "side-by-side":
+        found = [("Figures", _figures(verdict))]
+    return [(title, table) for title, table in found if table]
+
+
+def _figures(verdict: Mapping[str, Any]) -> Table | None:
+    """The figures of runs side by side, a column each; what was not measured is a dash and never 0."""
+    lines = [
+        line
+        for line in verdict.get("table") or []
+        if isinstance(line, Mapping) and isinstance(line.get("values"), Mapping)
+    ]
+    if not lines:
+        return None
+    names = list(dict.fromkeys(str(name) for line in lines for name in line["values"]))
+    rows = []
+    for line in lines:
+        values = [line["values"].get(name) for name in names]
+        told = ["–" if value is None else words.scalar("", value) for value in values]
+        rows.append([words.clean(line.get("measure", "")), *told, words.clean(line.get("unit", ""))])
+    heads = [Head("Measure"), *(Head(words.clean(name), True) for name in names), Head("Unit")]
+    return Table("What was measured of each", heads, rows)
 
 
 def _cycles(folder: Path) -> Table | None:
@@ -542,14 +563,14 @@ def _cycles(folder: Path) -> Table | None:
             rows.append([c["number"], c["attempt"], words.word(c["verdict"]), c["seed"], f"{c['events'].get('acked') or 0:,}", c["faults"],
                          "" if p99 is None else words.seconds(p99), words.clean(", ".join(c["violated"]))])  # fmt: skip
         more = f"The last 200 of {len(cycles)}." if len(cycles) > 200 else ""
-        return Table("Cycles, the newest first", heads, rows, more)
+        return Table("The newest first", heads, rows, more)
     except (DamagedRun, KeyError, TypeError, AttributeError):
         return None
 
 
 def _trends(verdict: Mapping[str, Any]) -> Table | None:
     found = words.findings_of(verdict)
-    return nested("trends over the cycles", (found[0].get("figures") or {}).get("measures")) if found else None
+    return nested("each measure over the cycles", (found[0].get("figures") or {}).get("measures")) if found else None
 
 
 def _files(folder: Path) -> list[tuple[str, str]]:
