@@ -58,4 +58,9 @@ def application(keeper: Keeper, access: Access) -> Any:
             return JSONResponse({"detail": told}, error.status_code, error.headers)
         return pages.trouble(keeper, access, request, error.status_code, told)
 
+    @app.exception_handler(OSError)
+    async def _full(request: Request, error: OSError) -> Response:
+        told = f"The store cannot be used: {error.strerror or error}."
+        return JSONResponse({"detail": told}, 507)
+
     return Guard(app, access)

@@ -9,6 +9,7 @@ import contextlib
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from harness.service.entries import Entry, kind_of, read, signature
 #: What the service itself keeps, in the store beside the runs.
 OWN = ".service"
 _VERSION = 1
+#: A folder whose files were held against its manifest so lately is not read once more; of so many folders.
+CHECKED_S, MOST_CHECKED = 5.0, 200
 _TABLE = """
 CREATE TABLE IF NOT EXISTS entries (
     name TEXT PRIMARY KEY, kind TEXT, standing TEXT, scenario TEXT, pipeline TEXT, backend TEXT, started TEXT,
@@ -54,7 +57,9 @@ class Index:
         changed: Callable[[Entry, str], None] = lambda entry, before: None,
     ) -> None:
         self.store, self._at_work, self._changed = store, at_work, changed
-        self._lock = threading.RLock()
+        self._lock, self._refreshing = threading.RLock(), threading.Lock()
+        #: name -> signature, when it was read (by the monotonic clock), and what was found
+        self._checked: dict[str, tuple[str, float, Entry]] = {}
         self._path = store / OWN / "index.sqlite"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._db = self._opened()
@@ -90,43 +95,65 @@ class Index:
 
     def rebuild(self) -> int:
         """Forgets everything and reads every folder again, every file against its manifest; how many there are."""
-        with self._lock:
-            self._db.close()
-            self._forget()
-            self._db = self._connected()
-            self.refresh(quietly=True)
-            return self.count(Asked())
+        with self._refreshing:
+            with self._lock:
+                self._db.close()
+                self._forget()
+                self._db = self._connected()
+                self._checked.clear()
+            self._refresh(quietly=True)
+        return self.count(Asked())
 
     def refresh(self, quietly: bool = False) -> None:
         """Brings the index up to date with the folders; `quietly`: without telling what has changed."""
+        with self._refreshing:
+            self._refresh(quietly)
+
+    def unread(self) -> int:
+        """How many folders the index does not know yet."""
+        known = self._known()
+        return sum(folder.name not in known for folder in self._folders())
+
+    def _known(self) -> dict[str, tuple[str, str]]:
         with self._lock:
-            known = {
-                name: (told, standing)
-                for name, told, standing in self._db.execute("SELECT name, signature, standing FROM entries")
-            }
-            there = set()
-            for folder in self._folders():
-                there.add(folder.name)
-                told, standing = known.get(folder.name, (None, ""))
-                now = signature(folder)
-                if told == now and standing != "running":
-                    continue
-                entry = read(folder, self._at_work)
-                if entry is None:
-                    continue
-                self._keep(entry, now)
-                if entry.standing != standing and not quietly:
-                    self._changed(entry, standing)
+            rows = self._db.execute("SELECT name, signature, standing FROM entries").fetchall()
+        return {name: (told, standing) for name, told, standing in rows}
+
+    def _refresh(self, quietly: bool) -> None:
+        """Reads what has changed without holding up those who ask meanwhile."""
+        known, there = self._known(), set()
+        for folder in self._folders():
+            there.add(folder.name)
+            told, standing = known.get(folder.name, ("", ""))
+            now = signature(folder)
+            if told == now and standing != "running":
+                continue
+            entry = read(folder, self._at_work)
+            if entry is None:
+                continue
+            self._keep(entry, now)
+            if entry.standing != standing and not quietly:
+                self._changed(entry, standing)
+        with self._lock:
             for name in known.keys() - there:
                 self._db.execute("DELETE FROM entries WHERE name = ?", (name,))
 
     def check(self, name: str) -> Entry | None:
-        """Reads one folder again, every file against its manifest, whatever the index knows of it."""
+        """Reads one folder again, every file against its manifest, whatever the index knows of it; not once more
+        within CHECKED_S."""
         folder = self.folder(name)
-        if folder is None or (entry := read(folder, self._at_work)) is None:
+        if folder is None:
             return None
-        with self._lock:
-            self._keep(entry, signature(folder))
+        now = signature(folder)
+        before = self._checked.get(name)
+        if before is not None and before[0] == now and time.monotonic() - before[1] < CHECKED_S:
+            return before[2]
+        entry = read(folder, self._at_work)
+        if entry is None:
+            return None
+        self._keep(entry, now)
+        if entry.judged:
+            self._checked = {**dict(list(self._checked.items())[-MOST_CHECKED:]), name: (now, time.monotonic(), entry)}
         return entry
 
     def _folders(self) -> Iterator[Path]:
@@ -138,7 +165,8 @@ class Index:
     def _keep(self, entry: Entry, told: str) -> None:
         row = (entry.name, entry.kind, entry.standing, entry.scenario, entry.pipeline, entry.backend, entry.started,
                entry.job, told, json.dumps(entry.as_dict()))  # fmt: skip
-        self._db.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     # -- asking ---------------------------------------------------------------------------------------------------
 

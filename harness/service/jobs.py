@@ -211,8 +211,8 @@ class Jobs:
         if child is not None:
             status = child.poll()
             if status is not None:
-                del self._children[job.id]
                 self._end(job, status, "")
+                del self._children[job.id]
         elif self._process(job) is None:
             self._end(job, None, "Its end was not seen, because the service had been started anew meanwhile.")
 
@@ -238,8 +238,8 @@ class Jobs:
         self._put(replace(job, state="ended", ended=_now(), status=status, verdict=verdict, note=note))
 
     def _put(self, job: Job) -> Job:
-        self._jobs[job.id] = job
         write_json(self.path(job) / "job.json", job.as_dict())
+        self._jobs[job.id] = job
         return job
 
     def forget(self, but: int = KEPT) -> None:

@@ -38,6 +38,8 @@ class Keeper:
         #: when each of the chores is next due, by the monotonic clock
         self._index_due = self._tidy_due = 0.0
         retention.empty_bin(store)
+        if (unread := self.index.unread()) > 20:
+            tell(f"serve: reads {unread} folders, every file against its manifest")
         # What was there before this service ever was is nobody's news.
         self.index.refresh(quietly=self.webhook.begins)
         self.webhook.begun([entry.name for entry in self.index.entries(Asked(standing="violation"), 1_000_000)])

@@ -290,6 +290,16 @@ def test_what_was_asked_wrongly_is_told(client: TestClient) -> None:
     assert client.get("/api/runs/nothing").json()["detail"] == "There is no folder 'nothing' in the store."
 
 
+def test_a_store_that_cannot_be_written_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("harness.service.jobs.write_json", full)
+    answer = client.post("/api/jobs", json={"kind": "run", "scenario": "steady"}, headers=GIVEN)
+    assert (answer.status_code, "No space left" in answer.json()["detail"]) == (507, True)
+    assert client.get("/api/jobs").json() == {"jobs": []}, "what was refused is not started later"
+
+
 def test_the_pages_take_what_the_api_takes(client: TestClient) -> None:
     client.post("/login", data={"token": TOKEN})
     origin = {"Origin": "http://127.0.0.1"}
