@@ -1,6 +1,6 @@
 """Who may do what: the token, the hosts by which the service is addressed, how large a request is, what a page may load.
 
-Reading is free on loopback and needs the token elsewhere; a change needs it everywhere. It comes as `Authorization: Bearer`,
+Reading is free on loopback under its own names and needs the token elsewhere; a change needs it everywhere. It comes as `Authorization: Bearer`,
 or, from a page, as a cookie that is derived from it; a change by cookie must come from a page of this service.
 """
 
@@ -95,10 +95,10 @@ class Access:
 
     @classmethod
     def of(cls, token: str, bound_to: str, more_hosts: Iterable[str] = ()) -> Access:
-        loopback = is_loopback(bound_to)
-        hosts = {"localhost", "127.0.0.1", "::1", bound_to} if loopback else set()
-        # Behind names of its own a service is no longer addressed from this machine alone.
-        return cls(token, loopback, frozenset({*hosts, *more_hosts} if hosts or more_hosts else ()))
+        more, loopback = frozenset(more_hosts), is_loopback(bound_to)
+        own = {"localhost", "127.0.0.1", "::1", bound_to} if loopback else set()
+        # With a name of its own it is addressed from elsewhere, through a proxy: reading is free no longer.
+        return cls(token, loopback and not more, more | own)
 
     def knows_host(self, header: str) -> bool:
         if not self.hosts:

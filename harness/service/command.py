@@ -16,7 +16,7 @@ from harness.topology import UsageError
 
 EPILOG = """\
 Pages for a browser and an HTTP API (/api/openapi.json), Prometheus metrics at /metrics. Reading is free on loopback; a change
-needs the token, and so does reading when it is bound elsewhere. The token comes from --token-file, else from the variable
+needs the token, and so does reading when it is bound elsewhere or --allow-host is given. The token comes from --token-file, else from the variable
 GAUNTLET_TOKEN, else from <store>/.service/token, which is made at the first start.
 
 Runs are ordinary commands in sessions of their own: they outlive the service, also when it is killed, and the next one finds

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import socket
 import sys
 import threading
 import time
@@ -22,6 +24,7 @@ from saved_run import World
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from assertions.judge import judge
+from harness.cli import main
 from harness.run_folder import write_json
 from harness.service.access import MOST_BODY, Access, cookie_of, token_of
 from harness.service.app import application
@@ -136,8 +139,9 @@ def test_the_own_names_are_known(client: TestClient, host: str) -> None:
     assert client.get("/api/runs", headers={"Host": host}).status_code == 200
 
 
-def test_bound_elsewhere_reading_needs_the_token_as_well(store: Path) -> None:
-    with client_of(store, "0.0.0.0", ("ci.example",), "http://ci.example") as client:
+@pytest.mark.parametrize("bound_to", ["0.0.0.0", "127.0.0.1"])
+def test_bound_elsewhere_or_behind_a_name_reading_needs_the_token_as_well(store: Path, bound_to: str) -> None:
+    with client_of(store, bound_to, ("ci.example",), "http://ci.example") as client:
         for path in ("/api/runs", "/metrics", f"/runs/{NAME}", f"/runs/{NAME}/files/verdict.json", "/api/openapi.json"):
             assert client.get(path).status_code == 401, path
             assert client.get(path, headers=GIVEN).status_code == 200, path
@@ -350,7 +354,7 @@ def test_the_api_holds_what_its_description_promises(store: Path) -> None:
                 await receive()
                 await send({"type": f"lifespan.{word}.complete"})
 
-        schema = schemathesis.openapi.from_asgi("/api/openapi.json", begun)
+        schema = schemathesis.openapi.from_asgi("/api/openapi.json", begun, headers=GIVEN)
         operations = [operation.ok() for operation in schema.get_all_operations()]
         assert len(operations) >= 18
         for operation in operations:
@@ -440,3 +444,42 @@ def test_what_could_not_be_told_is_told_by_the_next_service(tmp_path: Path, told
     soon(lambda: again.delivered)
     again.stop()
     assert [one["name"] for one in told.told] == ["new"]
+
+
+# ------------------------------------------------------------------------------------------------ the command line
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--port", "70000"], "--port must be from 0 to 65535, not 70000"),
+        (["--at-once", "0"], "--at-once must be 1 or more"),
+        (["--keep-days", "0"], "--keep-days must be more than 0 days"),
+        (["--keep-others-days", "nan"], "--keep-others-days must be more than 0 days"),
+        (["--webhook", "ftp://x"], "--webhook must be an address with http:// or https://"),
+        (["--token-file", "nothing"], "The token cannot be read from nothing"),
+        (["--host", "192.0.2.1"], "Cannot listen at 192.0.2.1"),
+        (["--store", "/dev/null"], "Take another --store"),
+    ],
+)
+def test_a_wrong_option_is_told_and_nothing_is_started(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["serve", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_and_a_store_that_has_a_service(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        assert main(["serve", "--store", str(tmp_path), "--port", str(other.getsockname()[1])]) == 2
+    assert "Address already in use. Take another --port." in capsys.readouterr().err
+    lock = tmp_path / ".service" / "lock"
+    with lock.open("w") as held:
+        held.write("4711\n")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert main(["serve", "--store", str(tmp_path), "--port", "0"]) == 2
+    assert "Another `gauntlet serve` (process 4711) has" in capsys.readouterr().err

@@ -13,11 +13,12 @@ import pytest
 from saved_run import World
 
 from assertions.judge import judge
-from harness.run_folder import JOB, JOB_VARIABLE, RunFolder, new_folder, write_json
+from harness.run_folder import JOB, JOB_VARIABLE, RunFolder, new_folder, write_json, write_manifest
 from harness.service import retention
 from harness.service.entries import Entry, flake, read, signature
 from harness.service.index import OWN, Asked, Index
 from harness.service.retention import Keep, due
+from harness.side_by_side import RUNS
 from harness.soak.cycles import Asked as SoakAsked
 from harness.soak.cycles import Cycle, State, summary
 
@@ -160,6 +161,40 @@ def test_a_comparison_without_manifest_or_with_a_strange_word(tmp_path: Path) ->
     write_json(folder / "verdict.json", {"verdict": "pass"})
     assert (entry_of(folder).kind, entry_of(folder).standing) == ("compare", "running")
     assert entry_of(folder).pipeline == "kappa and no-dedup"
+
+
+def test_a_whole_comparison_is_what_its_verdict_says_and_a_changed_one_is_damaged(tmp_path: Path) -> None:
+    folder = tmp_path / "20261126T010203Z-compare-0000000c"
+    folder.mkdir()
+    write_json(folder / "compare.json", {"asked": {"baseline": {"spec": "kappa"}, "candidate": {"spec": "no-dedup"}}})
+    found = [{"assertion": "new_kinds", "verdict": "violation"}]
+    write_json(folder / "verdict.json", {"verdict": "violation", "findings": found})
+    write_manifest(folder, [folder / "compare.json"])
+    entry = entry_of(folder)
+    assert (entry.standing, entry.violated) == ("violation", ("new_kinds",))
+    changed(folder / "verdict.json", verdict="better")
+    assert entry_of(folder).standing == "damaged", "a word that is no verdict"
+    changed(folder / "verdict.json", verdict="pass")
+    changed(folder / "compare.json", runs=[1])
+    assert entry_of(folder).standing == "damaged"
+
+
+def test_runs_side_by_side_are_as_good_as_the_worst_and_as_whole(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "20261126T010203Z-old-against-new-0000000e"
+    folder.mkdir()
+    runs = [copied(whole, folder, name) for name in ("20261126T010203Z-a-0000000a", "20261126T010204Z-b-0000000b")]
+    verdicts = [{**json.loads((run / "verdict.json").read_text()), "run": f"/elsewhere/{run.name}"} for run in runs]
+    write_json(folder / RUNS, {"scenario": "old-against-new", "runs": [{"pipeline": "old"}, {"pipeline": "new"}]})
+    write_json(folder / "verdict.json", {"verdict": verdicts[0]["verdict"], "runs": verdicts})
+    write_manifest(folder, [folder / RUNS, *(run / "manifest.json" for run in runs)])
+    entry = entry_of(folder)
+    assert (entry.kind, entry.standing, entry.pipeline) == ("side-by-side", verdicts[0]["verdict"], "old and new")
+    assert entry.acked == 4_000
+    changed(folder / "verdict.json", verdict="violation")
+    assert entry_of(folder).standing == "damaged", "not what its runs come to"
+    changed(folder / "verdict.json", verdict=verdicts[0]["verdict"])
+    (runs[1] / "ledger.bin").unlink()
+    assert (entry_of(folder).standing, "ledger.bin" in entry_of(folder).why) == ("damaged", True)
 
 
 # ---------------------------------------------------------------------------------------------------------- index
