@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from harness.service import command as service
 from harness.topology import Pipeline, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -187,6 +188,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     soak.add_argument("--resume", type=Path, metavar="DIR", help="go on with the soak in this folder")
     soak.add_argument("--json", action="store_true", help="end with one JSON object on stdout; all else goes to stderr")
+
+    service.add_to(commands)
 
     provision = commands.add_parser(
         "provision",
@@ -560,6 +563,10 @@ def _told_of_zoo(summary: dict[str, Any], table: Any, as_json: bool) -> int:
         print(json.dumps(summary))
     sys.stdout.flush()
     return {"pass": PASS, "violation": VIOLATION, "inconclusive": INCONCLUSIVE, "failed": HARNESS}[summary["verdict"]]
+
+
+def _serve(args: argparse.Namespace) -> int:
+    return service.serve(args)
 
 
 def _provision(args: argparse.Namespace) -> int:

@@ -27,6 +27,8 @@ from harness.topology import UsageError
 
 #: Version of the run folder's layout, as `run.json` states it.
 FORMAT = 1
+#: Names the job of `gauntlet serve` that made a folder; the job is told to the command by the variable `JOB_VARIABLE`.
+JOB, JOB_VARIABLE = "job.txt", "GAUNTLET_JOB"
 
 
 class UnfinishedRun(Exception):
@@ -173,6 +175,8 @@ def new_folder(out: Path, scenario: str, tag: str | None = None) -> tuple[Path, 
             if tag is not None:
                 raise
             continue
+        if job := os.environ.get(JOB_VARIABLE):
+            (path / JOB).write_text(f"{job}\n")
         return path, name, started
 
 

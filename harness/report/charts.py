@@ -31,7 +31,7 @@ _MOST_LIVES = 60
 
 
 @dataclass
-class _Drawing:
+class Drawing:
     """Collects elements; coordinates in pixels, rounded to a tenth."""
 
     width: int
@@ -118,7 +118,7 @@ def _ticks(start: float, end: float, most: int) -> tuple[list[float], float]:
     return [n * step for n in range(first, math.floor(end / step + 1e-9) + 1)], step
 
 
-def _nice_top(value: float) -> float:
+def nice_top(value: float) -> float:
     """The least of 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8 times a power of ten that is not below the value."""
     if value <= 0 or not math.isfinite(value):
         return 1.0
@@ -140,7 +140,7 @@ class _Span:
         return self.left + (t - self.start) / ((self.end - self.start) or 1) * (self.right - self.left)
 
 
-def _time_axis(drawing: _Drawing, span: _Span, top: float, bottom: float, words_below: bool = True) -> None:
+def _time_axis(drawing: Drawing, span: _Span, top: float, bottom: float, words_below: bool = True) -> None:
     """Vertical grid lines, and below them the times."""
     room = max(2, int((span.right - span.left) / 62))
     ticks, step = _ticks(span.start, span.end, room)
@@ -150,7 +150,7 @@ def _time_axis(drawing: _Drawing, span: _Span, top: float, bottom: float, words_
             drawing.text(span.x(tick), bottom + 14, _tick(tick, step), "t dim", "middle")
 
 
-def _fault_strip(drawing: _Drawing, span: _Span, faults: Sequence[Fault], top: float) -> float:
+def _fault_strip(drawing: Drawing, span: _Span, faults: Sequence[Fault], top: float) -> float:
     """The faults by name, each above its window, in as many rows as they need. Returns where the strip ends."""
     rows: list[float] = []
     shown = [f for f in faults if f.start is not None and f.start <= span.end]
@@ -191,7 +191,7 @@ def _fault_title(fault: Fault) -> str:
     return f"{fault.number}. {fault.title}, {fault.start or 0:.1f} s {end}, {bit}"
 
 
-def _shade(drawing: _Drawing, span: _Span, faults: Sequence[Fault], top: float, bottom: float, numbers: bool) -> None:
+def _shade(drawing: Drawing, span: _Span, faults: Sequence[Fault], top: float, bottom: float, numbers: bool) -> None:
     """The fault windows behind a plot, each with its number where there is room for one."""
     if len(faults) > _MOST_WINDOWS:
         for x1, x2 in _merged(span, faults):
@@ -245,7 +245,7 @@ def _steps(span: _Span, axis: Axis, values: Floats, y: object) -> str:
 
 def rate_plot(rates: Rates, faults: Sequence[Fault], width: int, narrow: bool) -> Markup:
     """One panel a hop, the load first, above a common time axis, with the fault windows through all of them."""
-    drawing = _Drawing(width)
+    drawing = Drawing(width)
     axis = rates.axis
     left, right = (40.0, width - 6.0) if narrow else (52.0, width - 8.0)
     span = _Span(axis.start, float(axis.edges[-1]), left, right)
@@ -257,7 +257,7 @@ def rate_plot(rates: Rates, faults: Sequence[Fault], width: int, narrow: bool) -
         bottom = top + height
         peak = float(rate.values.max()) if len(rate.values) else 0.0
         planned = rates.planned if rate.all_pass else None
-        most = _nice_top(max(peak, planned or 0.0))
+        most = nice_top(max(peak, planned or 0.0))
         total = f"{rate.total:,}"
         drawing.heading(left, top - 6, rate.name, "" if narrow else rate.about)
         drawing.text(right, top - 6, f"{total} in all · peak {words.compact(peak)}/s", "t dim", "end")
@@ -287,7 +287,7 @@ def rate_plot(rates: Rates, faults: Sequence[Fault], width: int, narrow: bool) -
 
 def latency_plot(latency: Latency, faults: Sequence[Fault], width: int, narrow: bool) -> Markup:
     """p50, p99 and the largest latency by when the event was due; logarithmic when they lie far apart."""
-    drawing = _Drawing(width)
+    drawing = Drawing(width)
     axis = latency.axis
     left, right = (46.0, width - 6.0) if narrow else (52.0, width - 8.0)
     span = _Span(axis.start, float(axis.edges[-1]), left, right)
@@ -326,7 +326,7 @@ def latency_plot(latency: Latency, faults: Sequence[Fault], width: int, narrow: 
 
 def duplicates_plot(told: Duplicates, faults: Sequence[Fault], width: int, narrow: bool) -> Markup:
     """The duplicate rate before and after deduplication, as the warehouse's monitor told it, in percent."""
-    drawing = _Drawing(width)
+    drawing = Drawing(width)
     left, right = (46.0, width - 6.0) if narrow else (52.0, width - 8.0)
     end = float(told.times[-1])
     span = _Span(min(-1.0, float(told.times[0])), end, left, right)
@@ -386,7 +386,7 @@ def life_plot(
     stages: Sequence[Stage], lanes: Sequence[Lane], faults: Sequence[Fault], width: int, narrow: bool
 ) -> Markup:
     """The stages of the run and, below them, when each process lived and how it ended."""
-    drawing = _Drawing(width)
+    drawing = Drawing(width)
     ends = [s.end for s in stages if s.end is not None] + [e for lane in lanes for e in _moments(lane)]
     starts = [s.start for s in stages] + [e for lane in lanes for e in _moments(lane)]
     if not starts:
@@ -438,7 +438,7 @@ def _moments(lane: Lane) -> list[float]:
     return [t for life in lane.lives for t in (life.start, life.end) if t is not None]
 
 
-def _stage_band(drawing: _Drawing, span: _Span, stages: Sequence[Stage], narrow: bool) -> float:
+def _stage_band(drawing: Drawing, span: _Span, stages: Sequence[Stage], narrow: bool) -> float:
     """The stages side by side; a name that does not fit is left to the table."""
     if not narrow:
         drawing.text(span.left - 8, 14, "stage", "t dim", "end")
@@ -450,7 +450,7 @@ def _stage_band(drawing: _Drawing, span: _Span, stages: Sequence[Stage], narrow:
     return 26.0
 
 
-def _exit_mark(drawing: _Drawing, x: float, y: float, asked: bool) -> None:
+def _exit_mark(drawing: Drawing, x: float, y: float, asked: bool) -> None:
     """An exit: a bar if the harness asked for it, a cross if it came by itself."""
     if asked:
         drawing.add("path", d=f"M{_short(x)} {_short(y - 8)}V{_short(y + 8)}", class_="exit asked")

@@ -15,7 +15,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -234,7 +234,7 @@ class _Page:
     def _render(self, macro: str, *data: Any) -> Markup:
         return Markup(getattr(self.macros, macro)(*data))
 
-    def _sections(self) -> Iterator[Section]:
+    def _sections(self, only: Collection[str] = ()) -> Iterator[Section]:
         parts: list[tuple[str, str, Callable[[], Any]]] = [
             ("asked", "What was run", self._asked),
             ("counts", "Counts by hop", self._counts),
@@ -252,6 +252,8 @@ class _Page:
             ("notes", "Notes", self._notes),
         ]
         for id_, title, make in parts:
+            if only and id_ not in only:
+                continue
             try:
                 data = make()
                 if data is None:
@@ -357,7 +359,7 @@ class _Page:
             ("Faults scheduled", len(self.meta.get("schedule") or []) if "schedule" in self.meta else None),
             ("Schedule drawn from seed", self.meta.get("schedule_seed")),
             ("Run", self.meta.get("run")),
-            ("Started", _when(str(self.meta.get("started") or ""))),
+            ("Started", when(str(self.meta.get("started") or ""))),
         ]
         known = [(name, words.clean(value)) for name, value in facts if value not in (None, "")]
         if not known:
@@ -688,7 +690,7 @@ def framed(title: str, standing: str, hero: Markup, sections: Iterable[Section],
             title=title,
             word=words.word(standing),
             started=words.clean(started),
-            started_text=_when(words.clean(started)),
+            started_text=when(words.clean(started)),
             hero=hero,
             sections=list(sections),
             folder=folder,
@@ -697,9 +699,18 @@ def framed(title: str, standing: str, hero: Markup, sections: Iterable[Section],
             script=Markup(script),
             style_hash=_policy_hash(style),
             script_hash=_policy_hash(script),
-            favicon=_favicon(standing),
+            favicon=favicon(standing),
         )
     )
+
+
+def sections_of(run: SavedRun | None, verdict: Object, only: Collection[str], live: bool = False) -> list[Section]:
+    """Some sections of a run's page by their ids. `live`: the run is under way, so that what has not happened or was not
+    collected yet is left out and not told as missing."""
+    page = _Page(run, verdict)
+    if live:
+        page.meta, page.hops = {**page.meta, "schedule": []}, []
+    return list(page._sections(only))
 
 
 def macros() -> Any:
@@ -903,7 +914,7 @@ def _load_in_words(profile: Mapping[str, Any]) -> str:
     return " ".join(p for p in parts if p)
 
 
-def _when(iso: str) -> str:
+def when(iso: str) -> str:
     """`2026-11-24 00:12:31 UTC`; what is no time is shown as it is."""
     try:
         moment = datetime.fromisoformat(iso)
@@ -926,7 +937,7 @@ def _script_json(value: Any) -> Markup:
     return Markup(text)
 
 
-def _favicon(standing: str) -> str:
+def favicon(standing: str) -> str:
     colour = {"pass": "0b6a4d", "violation": "b3231b", "inconclusive": "875400"}.get(standing, "5a5f66")
     shape = {
         "pass": "%3Ccircle cx='8' cy='8' r='7'/%3E",
