@@ -617,7 +617,7 @@ def _list(args: argparse.Namespace) -> int:
         print(json.dumps(found))
         return PASS
     for kind, things in found.items():
-        print(f"{kind}:")
+        print(f"{kind.replace('_', ' ')}:")
         for thing in things:
             caught = f"  [caught by {thing['caught_by']} in {thing['scenario']}]" if "caught_by" in thing else ""
             print(f"  {thing['name']:22} {thing['about']}{caught}")

@@ -35,7 +35,7 @@ from harness.run import Deployed, Outcome, Run, each
 from harness.run_folder import RunFolder, read_json, write_whole
 from harness.scenario import Scenario
 from harness.session import Session
-from harness.soak.drift import LEAST_CYCLES, Drift, drift
+from harness.soak.drift import LEAST_CYCLES, Drift, drift, drift_in_a_life
 from harness.stack import Stack
 from harness.topology import UsageError
 
@@ -73,7 +73,8 @@ class Asked:
 
 @dataclass
 class Cycle:
-    """What is kept of a cycle. `figures`: of the run, for the trends; None where it was not measured."""
+    """What is kept of a cycle. `figures`: of the run, for the trends; None where it was not measured. `lives`: when the process
+    of each worker that was there at the end had begun, epoch seconds."""
 
     number: int
     attempt: int
@@ -84,6 +85,7 @@ class Cycle:
     faults: int
     figures: dict[str, float | None]
     violated: list[str] = field(default_factory=list)
+    lives: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -213,21 +215,27 @@ class Soak:
 
     def _kept(self, number: int, attempt: int, outcome: Outcome, deployed: Deployed, folder_of_services: Path) -> Cycle:
         verdict = outcome.verdict
-        found = {finding["assertion"]: finding for finding in verdict["findings"]}
+        found = {finding["assertion"]: finding["figures"] for finding in verdict["findings"]}
+        latency, recovery = found.get("latency", {}), found.get("recovery", {})
         figures: dict[str, float | None] = {
-            "latency p99 (s)": found.get("latency", {}).get("figures", {}).get("p99_s"),
-            "longest recovery (s)": _longest_recovery(found.get("recovery", {}).get("figures", {}).get("faults", [])),
+            "latency p99 (s)": latency.get("p99_s"),
+            "latency p99 while nothing is broken (s)": (latency.get("steady") or {}).get("p99_s"),
+            "longest recovery (s)": _longest_recovery(recovery.get("faults", [])),
+            "time to drain (s)": (recovery.get("drain") or {}).get("waited_s"),
+            **_lags(outcome.folder / "history.jsonl"),
             "memory of the harness (MiB)": self._harness.memory_info().rss / 2**20,
             "open files of the harness": float(self._harness.num_fds()),
             "disk (MiB)": sum(map(_on_disk, (self.folder, folder_of_services))) / 2**20,
         }
+        lives = {}
         for instance in self.scenario.pipeline.instances():
             # Names that are there in every cycle, so that what cannot be measured shows as missing.
             figures |= {f"memory of {instance} (MiB)": None, f"open files of {instance}": None}
             child = deployed.supervisor.child(instance)
             with contextlib.suppress(psutil.Error):
-                process = psutil.Process(child.pid) if child is not None else None
-                if process is not None:
+                if child is not None:
+                    lives[instance] = child.started
+                    process = psutil.Process(child.pid)
                     figures[f"memory of {instance} (MiB)"] = process.memory_info().rss / 2**20
                     figures[f"open files of {instance}"] = float(process.num_fds())
         return Cycle(
@@ -240,6 +248,7 @@ class Soak:
             sum(bool(fault["bit"]) for fault in verdict["faults"]),
             figures,
             [f["assertion"] for f in verdict["findings"] if f["verdict"] == "violation"],
+            lives,
         )
 
     def _drop_what_is_behind(self, stack: Stack, deployed: Deployed) -> None:
@@ -256,6 +265,16 @@ def _longest_recovery(faults: Sequence[Mapping[str, Any]]) -> float | None:
     """In seconds; None where there was no fault, or one from which nobody saw it recover."""
     took = [fault["recovered_s"] for fault in faults]
     return None if not took or None in took else float(max(took))
+
+
+def _lags(history: Path) -> dict[str, float | None]:
+    """What each consumer group had left to read when the load was over and everything healed; None where nobody could say."""
+    found: dict[str, float | None] = {}
+    for line in history.read_text().splitlines():
+        record = json.loads(line)
+        if record["kind"] == "lag":
+            found.setdefault(f"lag of {record['group']} after the load", record["lag"])
+    return found
 
 
 def _on_disk(folder: Path) -> int:
@@ -276,17 +295,31 @@ def _line(cycle: Cycle) -> str:
 
 
 #: Below so much, in a measure's own unit, its growth is the machine's grain: by how its name begins.
-_GRAIN = {"latency": 1.0, "longest recovery": 2.0, "memory": 20.0, "open files": 10.0, "disk": 500.0}
+_GRAIN = {
+    "latency": 1.0,
+    "longest recovery": 2.0,
+    "time to drain": 5.0,
+    "lag": 2_000.0,
+    "memory": 20.0,
+    "open files": 10.0,
+    "disk": 500.0,
+}
 
 
 def drifts(cycles: Sequence[Cycle]) -> list[Drift]:
     """Every measure's trend over the cycles."""
     names = dict.fromkeys(name for cycle in cycles for name in cycle.figures)
+    workers = {worker for cycle in cycles for worker in cycle.lives}
     found = []
     for name in names:
-        values = [cycle.figures.get(name) for cycle in cycles]
+        values = [math.nan if (v := cycle.figures.get(name)) is None else v for cycle in cycles]
         least = next(grain for begins, grain in _GRAIN.items() if name.startswith(begins))
-        found.append(drift(name, [math.nan if v is None else v for v in values], least))
+        found.append(drift(name, values, least))
+        whose = name.rpartition(" (")[0] or name
+        worker = next((w for w in workers if whose.endswith(f" of {w}")), None)
+        if worker is not None:
+            lives = [cycle.lives.get(worker) for cycle in cycles]
+            found.append(drift_in_a_life(f"growth within a life: {name}", values, lives, least))
     return found
 
 

@@ -15,6 +15,7 @@ from harness.soak.cycles import (
     Cut,
     Cycle,
     State,
+    _lags,
     _longest_recovery,
     _on_disk,
     drifts,
@@ -158,6 +159,24 @@ def test_a_recovery_that_nobody_saw_is_not_a_short_one() -> None:
     assert _longest_recovery([{"recovered_s": 2.0}, {"recovered_s": 3.5}]) == 3.5
     assert _longest_recovery([{"recovered_s": 2.0}, {"recovered_s": None}]) is None
     assert _longest_recovery([]) is None
+
+
+def test_the_lag_is_what_was_left_when_the_load_was_over(tmp_path: Path) -> None:
+    lines = [{"kind": "lag", "group": "g", "lag": 40}, {"kind": "lag", "group": "h", "lag": None},
+             {"kind": "lag", "group": "g", "lag": 0}, {"kind": "stage", "stage": "collect"}]  # fmt: skip
+    (tmp_path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert _lags(tmp_path / "history.jsonl") == {"lag of g after the load": 40, "lag of h after the load": None}
+
+
+def test_a_leak_between_kills_is_a_violation_that_names_the_worker() -> None:
+    name = "memory of converter (MiB)"
+    cycles = [cycle(n, **{name: 200.0 + 10 * (n % 6)}) for n in range(1, 31)]
+    for one in cycles:
+        one.lives = {"converter": float(one.number // 6), "aggregator": 1.0}
+    found = summary(state(*cycles), Path("/soak"))
+    assert found["verdict"] == "violation"
+    assert found["findings"][0]["summary"].startswith(f"growth within a life: {name} grows by 10 a cycle")
+    assert [e["measure"] for e in found["findings"][0]["examples"]] == [f"growth within a life: {name}"]
 
 
 def test_disk_is_what_files_take_and_not_how_long_they_are(tmp_path: Path) -> None:
