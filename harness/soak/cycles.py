@@ -27,7 +27,8 @@ from typing import Any
 
 import psutil
 
-from assertions.base import worst
+from assertions.base import Assertion, worst
+from faults import random_schedule
 from harness.backends import Backend
 from harness.history import History
 from harness.ledger import Ledger, ledgers
@@ -37,7 +38,8 @@ from harness.scenario import Scenario
 from harness.session import Session
 from harness.soak.drift import LEAST_CYCLES, Drift, drift, drift_in_a_life
 from harness.stack import Stack
-from harness.topology import UsageError
+from harness.topology import Pipeline, UsageError
+from load.profiles import Steady
 
 #: Run folders of cycles that passed are kept until so many newer ones have passed, too.
 KEPT = 2
@@ -138,6 +140,14 @@ class State:
         return bool(self.cycles) and self.spent_s >= self.asked.hours * 3600 and self.next()[1] == 1
 
 
+def scenario_of(asked: Asked, pipeline: Pipeline, claims: Sequence[Assertion]) -> Scenario:
+    """What every cycle is, but for its seed and the faults that are drawn from it."""
+    load = Steady(rate=asked.rate, seconds=asked.cycle_s)
+    return Scenario(
+        asked.scenario, pipeline, load, (), claims, random=random_schedule(), seed=asked.seed, ref=asked.pipeline
+    ).validate()
+
+
 def seed_of(seed: int, cycle: int) -> int:
     """The seed of a cycle's events and faults, drawn from that of the soak and its number."""
     return random.Random(f"gauntlet soak {seed} {cycle}").getrandbits(48)
@@ -166,9 +176,7 @@ class Soak:
                 self.state.save(self.folder)
                 self.tell(_line(self.state.cycles[-1]))
                 self._drop_what_is_behind(stack, deployed)
-        answer = summary(self.state, self.folder)
-        write_whole(self.folder / "verdict.json", (json.dumps(answer, indent=1) + "\n").encode())
-        return answer
+        return summary(self.state, self.folder)
 
     def _note_cut(self) -> None:
         """Cycles that an earlier harness left unfinished, or finished and had no time to write down."""
