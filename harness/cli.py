@@ -337,6 +337,7 @@ def _answer(verdict: dict[str, Any], as_json: bool, print_verdict: Any) -> int:
 
 def _soak(args: argparse.Namespace) -> int:
     from harness.catalog import claims, pipeline
+    from harness.report.soak_view import SoakView
     from harness.run_folder import new_folder
     from harness.session import Session
     from harness.soak.answers import write_answers
@@ -360,7 +361,8 @@ def _soak(args: argparse.Namespace) -> int:
     with Session(asked.backend) as session:
         session.prepare(chosen)
         print(f"soak: {asked.hours:g} h in {folder}", file=sys.stderr)
-        verdict = Soak(scenario, state, folder, session, lambda text: print(text, file=sys.stderr, flush=True)).run()
+        with SoakView(state) as view:
+            verdict = Soak(scenario, state, folder, session, view.tell, [view.on]).run()
     write_answers(folder, verdict)
     return _answer_of_soak(verdict, args.json)
 

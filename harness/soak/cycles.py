@@ -30,7 +30,7 @@ import psutil
 from assertions.base import Assertion, worst
 from faults import random_schedule
 from harness.backends import Backend
-from harness.history import History
+from harness.history import History, Listener
 from harness.ledger import Ledger, ledgers
 from harness.run import Deployed, Outcome, Run, each
 from harness.run_folder import RunFolder, read_json, write_whole
@@ -154,12 +154,19 @@ def seed_of(seed: int, cycle: int) -> int:
 
 
 class Soak:
-    """Use `run`. `tell` gets a line for a person after each cycle."""
+    """Use `run`. `tell` gets a line for a person after each cycle, and `listeners` what happens in it meanwhile."""
 
     def __init__(
-        self, scenario: Scenario, state: State, folder: Path, session: Session, tell: Callable[[str], None]
+        self,
+        scenario: Scenario,
+        state: State,
+        folder: Path,
+        session: Session,
+        tell: Callable[[str], None],
+        listeners: Sequence[Listener] = (),
     ) -> None:
         self.scenario, self.state, self.folder, self.session, self.tell = scenario, state, folder, session, tell
+        self._listeners = listeners
         self._harness = psutil.Process()
 
     def run(self) -> dict[str, Any]:
@@ -207,6 +214,8 @@ class Soak:
         scenario = scenario.drawn(backend.name, lambda fault: backend.refuses(fault, pipeline)).validate()
         folder = RunFolder.create(self.folder / "cycles", scenario.name)
         history = History(folder.history)
+        for listener in self._listeners:
+            history.listen(listener)
         run: Run | None = None
         try:
             history.add("stage", stage="deploy")
