@@ -235,6 +235,7 @@ class Soak:
         found = {finding["assertion"]: finding["figures"] for finding in verdict["findings"]}
         latency, recovery = found.get("latency", {}), found.get("recovery", {})
         figures: dict[str, float | None] = {
+            "latency p50 (s)": latency.get("p50_s"),
             "latency p99 (s)": latency.get("p99_s"),
             "latency p99 while nothing is broken (s)": (latency.get("steady") or {}).get("p99_s"),
             "longest recovery (s)": _longest_recovery(recovery.get("faults", [])),

@@ -20,7 +20,7 @@ from pipelines_under_test.kappa import converter
 from pipelines_under_test.kappa.converter import Converter
 
 #: What looking at one old event takes: so long that a soak of minutes shows what a small one shows in weeks.
-LOOK_S = 25e-6
+LOOK_S = 15e-6
 
 
 class SearchingConverter(Converter):

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from saved_run import World
 
+from assertions.judge import judge
+from harness.backends.base import Child
+from harness.catalog import claims
+from harness.run import Deployed, Outcome
 from harness.run_folder import DamagedRun
 from harness.soak.cycles import (
     ENOUGH_CYCLES,
     Asked,
     Cut,
     Cycle,
+    Soak,
     State,
     _lags,
     _longest_recovery,
     _on_disk,
     drifts,
+    scenario_of,
     seed_of,
     summary,
 )
 from harness.topology import UsageError
+from pipelines_under_test.kappa.pipeline import kappa
 
 ASKED = Asked("soak", "kappa", "process", 7, 1.0, 60.0, 2_000)
 
@@ -166,6 +176,36 @@ def test_the_lag_is_what_was_left_when_the_load_was_over(tmp_path: Path) -> None
              {"kind": "lag", "group": "g", "lag": 0}, {"kind": "stage", "stage": "collect"}]  # fmt: skip
     (tmp_path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert _lags(tmp_path / "history.jsonl") == {"lag of g after the load": 40, "lag of h after the load": None}
+
+
+def test_what_is_kept_of_a_cycle_is_what_its_run_shows(tmp_path: Path) -> None:
+    named = [{"assertion": a.name, "params": a.params()} for a in claims(kappa)]
+    world = World(assertions=named).fault("kill", "converter", 2.0, 3.0)
+    world.happen("lag", at=11.0, group="converter", lag=40)
+    run = world.save(tmp_path / "cycles")
+    child = Child(pid=os.getpid(), started=12.5)
+    supervisor = SimpleNamespace(child=lambda name: None if name == "aggregator" else child)
+    verdict = judge(run)
+    scenario = scenario_of(ASKED, kappa, claims(kappa))
+    soak = Soak(scenario, state(), tmp_path, None, print)  # type: ignore[arg-type]
+    deployed = Deployed({}, supervisor)  # type: ignore[arg-type]
+    kept = soak._kept(3, 1, Outcome(verdict, run.path), deployed, tmp_path)
+    found = {f["assertion"]: f["figures"] for f in verdict["findings"]}
+    assert (kept.number, kept.verdict, kept.run, kept.events) == (
+        3,
+        verdict["verdict"],
+        str(run.path),
+        verdict["events"],
+    )
+    assert kept.lives == {"preprocessor": 12.5, "converter": 12.5}
+    assert kept.figures["latency p50 (s)"] == found["latency"]["p50_s"] is not None
+    assert kept.figures["latency p99 while nothing is broken (s)"] == found["latency"]["steady"]["p99_s"] is not None
+    assert kept.figures["longest recovery (s)"] == found["recovery"]["faults"][0]["recovered_s"] is not None
+    assert kept.figures["time to drain (s)"] == found["recovery"]["drain"]["waited_s"] is not None
+    assert kept.figures["lag of converter after the load"] == 40
+    assert kept.figures["memory of aggregator (MiB)"] is None
+    assert (kept.figures["memory of converter (MiB)"] or 0) > 10
+    assert drifts([kept] * 12), "every measure has a grain"
 
 
 def test_a_leak_between_kills_is_a_violation_that_names_the_worker() -> None:
