@@ -61,8 +61,9 @@ exit status:
   3  a cycle could not say, twice
   4  the harness failed
 
-Its folder has soak.json, a line for each cycle, written after each; and the run folders of the last cycles and of those that
-did not pass, which `gauntlet check` and `gauntlet report` take. --resume goes on after a crash with the cycle that was cut off.
+Its folder has soak.json, a line for each cycle, written after each; at the end verdict.json, report.html and junit.xml; and the
+run folders of the last cycles and of those that did not pass. `gauntlet check` and `gauntlet report` take it as they take
+each of those. --resume goes on after a crash with the cycle that was cut off.
 
   gauntlet soak --hours 8                   overnight
   gauntlet soak --hours 0.5 --rate 4000     half an hour, denser
@@ -645,7 +646,7 @@ def _list(args: argparse.Namespace) -> int:
         print(f"{kind.replace('_', ' ')}:")
         for thing in things:
             caught = f"  [caught by {thing['caught_by']} in {thing['scenario']}]" if "caught_by" in thing else ""
-            print(f"  {thing['name']:22} {thing['about']}{caught}")
+            print(f"  {thing['name']:26} {thing['about']}{caught}")
         print()
     return PASS
 
