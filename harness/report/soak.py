@@ -66,18 +66,18 @@ def _hero(verdict: Object, standing: str, over: bool) -> dict[str, Any]:
                 "about": f"in {len(_last(verdict))} cycles",
             },
         ],
-        "glance": [_finding(verdict["findings"][0])],
+        "glance": [_finding(f, at) for f, at in zip(verdict["findings"], ("measures", "cycles"), strict=True)],
         "guards": None,
     }
 
 
-def _finding(finding: Object) -> dict[str, str]:
+def _finding(finding: Object, anchor: str) -> dict[str, str]:
     return {
         "standing": standing_of(finding),
         "told": words.word(finding["verdict"]),
-        "name": "drift",
+        "name": words.clean(finding["assertion"]),
         "summary": words.clean(finding["summary"]),
-        "anchor": "measures",
+        "anchor": anchor,
     }
 
 

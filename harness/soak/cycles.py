@@ -76,7 +76,8 @@ class Asked:
 @dataclass
 class Cycle:
     """What is kept of a cycle. `figures`: of the run, for the trends; None where it was not measured. `lives`: when the process
-    of each worker that was there at the end had begun, epoch seconds."""
+    of each worker that was there at the end had begun, epoch seconds. `judged`: how many of its acknowledged events were found in
+    the source log, and judged; None where that could not be settled."""
 
     number: int
     attempt: int
@@ -88,6 +89,7 @@ class Cycle:
     figures: dict[str, float | None]
     violated: list[str] = field(default_factory=list)
     lives: dict[str, float] = field(default_factory=dict)
+    judged: int | None = None
 
 
 @dataclass
@@ -267,6 +269,7 @@ class Soak:
             figures,
             [f["assertion"] for f in verdict["findings"] if f["verdict"] == "violation"],
             lives,
+            _judged(found.get("ledger_settled", {})),
         )
 
     def _drop_what_is_behind(self, stack: Stack, deployed: Deployed) -> None:
@@ -277,6 +280,11 @@ class Soak:
         logs = [*stack.logs().values(), *(self.folder / "deployments").glob("*/logs/*.log")]
         # Whoever writes to them appends, so that they begin anew; what belongs to a cycle is in its folder.
         each(*(partial(os.truncate, log, 0) for log in logs))
+
+
+def _judged(settled: Mapping[str, Any]) -> int | None:
+    """Of the acknowledged events those that are in the source log: what `no_loss` then follows from hop to hop."""
+    return settled["acked"] - settled["acked_but_absent"] if "acked_but_absent" in settled else None
 
 
 def _longest_recovery(faults: Sequence[Mapping[str, Any]]) -> float | None:
@@ -356,6 +364,40 @@ def _unjudged(state: State) -> dict[str, int]:
     return {"tried_again": _summed(again)["acked"], "cut_off": _summed(state.cut)["acked"]}
 
 
+def _accounted(state: State) -> dict[str, Any]:
+    """Whether every event that was ever acknowledged was judged once, or is counted among those of which nothing is claimed.
+
+    Events bear the tag of their run, so none belongs to two; a run that stood here twice would count its events twice.
+    """
+    said = [cycle for cycle in state.judged if cycle.verdict != "inconclusive"]
+    unsaid = [cycle for cycle in state.judged if cycle.verdict == "inconclusive"]
+    figures = {
+        "acked": _summed([*state.cycles, *state.cut])["acked"],
+        "judged": sum(cycle.judged or 0 for cycle in said),
+        "could_not_say": _summed(unsaid)["acked"],
+        **_unjudged(state),
+    }
+    runs = [one.run for one in (*state.cycles, *state.cut)]
+    wrong = [
+        f"of cycle {c.number} {c.events.get('acked', 0):,} events were acknowledged, and {c.judged or 0:,} judged"
+        for c in said
+        if c.judged != c.events.get("acked", 0)
+    ]
+    wrong += [f"{run} stands there {runs.count(run)} times" for run in dict.fromkeys(runs) if runs.count(run) > 1]
+    told = f"each of {figures['judged']:,} acknowledged events was judged once"
+    rest = figures["could_not_say"] + figures["tried_again"] + figures["cut_off"]
+    told += (
+        f"; of {rest:,} more nothing is claimed ({figures['cut_off']:,} were cut off with the harness)" if rest else ""
+    )
+    return {
+        "assertion": "accounted",
+        "verdict": "inconclusive" if wrong else "pass",
+        "summary": "; ".join(wrong[:5]) or told,
+        "figures": figures,
+        "examples": [],
+    }
+
+
 def summary(state: State, folder: Path) -> dict[str, Any]:
     """The soak's verdict: the worst of its cycles (of each the last attempt) and of the trends.
 
@@ -369,7 +411,9 @@ def summary(state: State, folder: Path) -> dict[str, Any]:
     # A pipeline may show no latency, and a soak may need no recovery; but every process has memory and files.
     blind = [d.measure for d in trends if d.verdict == "too few" and d.measure.startswith(("memory", "open files"))]
     drifting = "pass" if not claimed else "violation" if growing else "inconclusive" if blind else "pass"
+    accounted = _accounted(state)
     verdicts += [drifting] if claimed else []
+    verdicts += [accounted["verdict"]] if judged else []
     events = _summed(judged)
     count = {verdict: sum(c.verdict == verdict for c in judged) for verdict in ("pass", "violation", "inconclusive")}
     told = f"no trend in {len(trends)} measures over {len(judged)} cycles"
@@ -398,7 +442,7 @@ def summary(state: State, folder: Path) -> dict[str, Any]:
         "events": events,
         "faults": sum(cycle.faults for cycle in judged),
         "counts": count,
-        "findings": [finding],
+        "findings": [finding, accounted],
         "cycles": [asdict(cycle) for cycle in state.cycles],
         "cut": [asdict(cut) for cut in state.cut],
         "unjudged": _unjudged(state),

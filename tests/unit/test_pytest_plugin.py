@@ -158,7 +158,7 @@ def soaked(verdict: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gau
     def run(self: Soak) -> dict[str, Any]:
         violated = ["no_loss"] if verdict == "violation" else []
         for number, word in ((1, "pass"), (2, verdict)):
-            self.state.cycles.append(Cycle(number, 1, 7, word, f"/r/{number}", {"acked": 5}, 1, {}, violated))
+            self.state.cycles.append(Cycle(number, 1, 7, word, f"/r/{number}", {"acked": 5}, 1, {}, violated, {}, 5))
         self.state.spent_s = self.state.asked.hours * 3600
         self.state.save(self.folder)
         return summary(self.state, self.folder)

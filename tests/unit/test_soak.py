@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from saved_run import World
@@ -40,7 +41,8 @@ ASKED = Asked("soak", "kappa", "process", 7, 1.0, 60.0, 2_000)
 def cycle(number: int, verdict: str = "pass", attempt: int = 1, **figures: float | None) -> Cycle:
     events = {"sent": 1_000, "acked": 990, "ambiguous": 10, "failed": 0}
     violated = ["no_loss"] if verdict == "violation" else []
-    return Cycle(number, attempt, seed_of(7, number), verdict, f"/runs/{number}", events, 3, dict(figures), violated)
+    run = f"/runs/{number}" if attempt == 1 else f"/runs/{number}-{attempt}"
+    return Cycle(number, attempt, seed_of(7, number), verdict, run, events, 3, dict(figures), violated, {}, 990)
 
 
 def state(*cycles: Cycle, spent_s: float = 3_600.0) -> State:
@@ -165,6 +167,37 @@ def test_what_was_acknowledged_and_not_judged_is_told() -> None:
     assert told["unjudged"] == {"tried_again": 990, "cut_off": 290}
 
 
+def accounted(one: State) -> dict[str, Any]:
+    (found,) = [f for f in summary(one, Path("/soak"))["findings"] if f["assertion"] == "accounted"]
+    return dict(found)
+
+
+def test_every_acknowledged_event_is_accounted_for() -> None:
+    one = state(cycle(1), cycle(2, "inconclusive"), cycle(2, "inconclusive", 2), cycle(3, "violation"))
+    one.cut.append(Cut("/runs/cut", {"sent": 300, "acked": 290, "ambiguous": 10, "failed": 0}))
+    found = accounted(one)
+    figures = found["figures"]
+    assert figures == {"acked": 4_250, "judged": 1_980, "could_not_say": 990, "tried_again": 990, "cut_off": 290}
+    assert figures.pop("acked") == sum(figures.values())
+    assert found["verdict"] == "pass"
+    assert "of 2,270 more nothing is claimed (290 were cut off with the harness)" in found["summary"]
+
+
+@pytest.mark.parametrize("judged", [989, 991, None])
+def test_an_event_that_was_acknowledged_and_not_judged_is_no_pass(judged: int | None) -> None:
+    one = state(cycle(1), cycle(2))
+    one.cycles[1].judged = judged
+    assert accounted(one)["verdict"] == summary(one, Path("/soak"))["verdict"] == "inconclusive"
+    assert f"of cycle 2 990 events were acknowledged, and {judged or 0} judged" in accounted(one)["summary"]
+
+
+def test_a_run_that_was_judged_twice_is_no_pass() -> None:
+    one = state(cycle(1), cycle(2))
+    one.cycles[1].run = one.cycles[0].run
+    assert accounted(one)["verdict"] == "inconclusive"
+    assert "/runs/1 stands there 2 times" in accounted(one)["summary"]
+
+
 def test_a_recovery_that_nobody_saw_is_not_a_short_one() -> None:
     assert _longest_recovery([{"recovered_s": 2.0}, {"recovered_s": 3.5}]) == 3.5
     assert _longest_recovery([{"recovered_s": 2.0}, {"recovered_s": None}]) is None
@@ -205,6 +238,7 @@ def test_what_is_kept_of_a_cycle_is_what_its_run_shows(tmp_path: Path) -> None:
     assert kept.figures["lag of converter after the load"] == 40
     assert kept.figures["memory of aggregator (MiB)"] is None
     assert (kept.figures["memory of converter (MiB)"] or 0) > 10
+    assert kept.judged == kept.events["acked"] > 0
     assert drifts([kept] * 12), "every measure has a grain"
 
 
