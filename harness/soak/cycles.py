@@ -377,7 +377,7 @@ def _accounted(state: State) -> dict[str, Any]:
         "could_not_say": _summed(unsaid)["acked"],
         **_unjudged(state),
     }
-    runs = [one.run for one in (*state.cycles, *state.cut)]
+    runs = [cycle.run for cycle in state.cycles] + [cut.run for cut in state.cut]
     wrong = [
         f"of cycle {c.number} {c.events.get('acked', 0):,} events were acknowledged, and {c.judged or 0:,} judged"
         for c in said
