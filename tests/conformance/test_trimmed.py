@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from harness.stack import Stack
 
@@ -19,10 +19,19 @@ RECORDS = 400
 
 
 def begins_and_ends(stack: Stack, topic: str) -> list[tuple[int, int]]:
+    """Of each partition. A broker that has just come back leads none of them for a moment."""
     consumer = Consumer({"bootstrap.servers": stack.servers["kafka"].direct, "group.id": "x", "log_level": 0})
-    found = [consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=20) for p in range(4)]
-    consumer.close()
-    return found
+    deadline = time.monotonic() + 30
+    try:
+        while True:
+            try:
+                return [consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=20) for p in range(4)]
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+    finally:
+        consumer.close()
 
 
 def test_what_was_trimmed_is_not_there_again_after_a_kill(backend: str, stack: Stack) -> None:
