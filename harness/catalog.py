@@ -98,7 +98,7 @@ def nearly_once(pipeline: Pipeline, most: float = 0.5) -> list[Assertion]:
 def pipelines() -> dict[str, Pipeline]:
     """Every pipeline by name, the mutants among them."""
     found = {p.name: p for p in OWN}
-    return found | {name: mutant.pipeline for name, mutant in mutants.MUTANTS.items()}
+    return found | {name: mutant.pipeline for name, mutant in (mutants.MUTANTS | mutants.SOAK_MUTANTS).items()}
 
 
 @cache
@@ -438,6 +438,7 @@ def listing() -> dict[str, Any]:
         "faults": [{"name": f.name, "about": f.about, "acts_on": f.acts_on, "needs": f.needs} for f in FAULTS.values()],
         "assertions": [{"name": n, "about": _first_line(a)} for n, a in ASSERTIONS.items()],
         "mutants": [_mutant(name, m) for name, m in mutants.MUTANTS.items()],
+        "soak_mutants": [_mutant(name, m) for name, m in mutants.SOAK_MUTANTS.items()],
     }
 
 

@@ -62,8 +62,9 @@ exit status:
   3  a cycle could not say, twice
   4  the harness failed
 
-Its folder has soak.json, a line for each cycle, written after each; and the run folders of the last cycles and of those that
-did not pass, which `gauntlet check` and `gauntlet report` take. --resume goes on after a crash with the cycle that was cut off.
+Its folder has soak.json, a line for each cycle, written after each; at the end verdict.json, report.html and junit.xml; and the
+run folders of the last cycles and of those that did not pass. `gauntlet check` and `gauntlet report` take it as they take
+each of those. --resume goes on after a crash with the cycle that was cut off.
 
   gauntlet soak --hours 8                   overnight
   gauntlet soak --hours 0.5 --rate 4000     half an hour, denser
@@ -125,13 +126,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true", help="end with one JSON object on stdout; all else goes to stderr")
 
     check = commands.add_parser("check", help="judge a saved run again", description="Judges a saved run again.")
-    check.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    check.add_argument("run", type=Path, metavar="RUN", help="a run folder, or that of a soak")
     check.add_argument("--json", action="store_true", help="print the verdict as one JSON object")
 
     report = commands.add_parser(
         "report", help="write a saved run's page again", description="Writes report.html again."
     )
-    report.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    report.add_argument("run", type=Path, metavar="RUN", help="a run folder, or that of a soak")
 
     zoo = commands.add_parser(
         "zoo",
@@ -339,14 +340,12 @@ def _answer(verdict: dict[str, Any], as_json: bool, print_verdict: Any) -> int:
 
 
 def _soak(args: argparse.Namespace) -> int:
-    from assertions.judge import exit_status
-    from faults import random_schedule
     from harness.catalog import claims, pipeline
+    from harness.report.soak_view import SoakView
     from harness.run_folder import new_folder
-    from harness.scenario import Scenario
     from harness.session import Session
-    from harness.soak.cycles import Asked, Soak, State
-    from load.profiles import Steady
+    from harness.soak.answers import write_answers
+    from harness.soak.cycles import Asked, Soak, State, scenario_of
 
     if args.resume is not None:
         folder = _folder(args.resume).resolve()
@@ -359,26 +358,30 @@ def _soak(args: argparse.Namespace) -> int:
         state = State(asked)
     asked = state.asked
     chosen = pipeline(asked.pipeline)
-    load = Steady(rate=asked.rate, seconds=asked.cycle_s)
-    scenario = Scenario(
-        asked.scenario, chosen, load, (), claims(chosen), random=random_schedule(), seed=asked.seed, ref=asked.pipeline
-    ).validate()
+    scenario = scenario_of(asked, chosen, claims(chosen))
     if args.resume is None:
         _check_out(args.out)
         folder = new_folder(args.out, "soak")[0].resolve()
     with Session(asked.backend) as session:
         session.prepare(chosen)
         print(f"soak: {asked.hours:g} h in {folder}", file=sys.stderr)
-        verdict = Soak(scenario, state, folder, session, lambda text: print(text, file=sys.stderr, flush=True)).run()
-    told = sys.stderr if args.json else sys.stdout
-    count = verdict["counts"]
+        with SoakView(state) as view:
+            verdict = Soak(scenario, state, folder, session, view.tell, [view.on]).run()
+    write_answers(folder, verdict)
+    return _answer_of_soak(verdict, args.json)
+
+
+def _answer_of_soak(verdict: dict[str, Any], as_json: bool) -> int:
+    from assertions.judge import exit_status
+    from harness.report.soak import sentence
+
+    unjudged = verdict["unjudged"]["cut_off"] + verdict["unjudged"]["tried_again"]
     print(
-        f"{verdict['verdict']}: {count['pass']} cycles passed, {count['violation']} were violations, "
-        f"{count['inconclusive']} could not say; {verdict['events']['acked']:,} events, {verdict['faults']} faults; "
-        f"{verdict['findings'][0]['summary']}",
-        file=told,
+        f"{verdict['verdict']}: {sentence(verdict)} {verdict['events']['acked']:,} events acknowledged and judged, "
+        f"{unjudged:,} not judged; {verdict['faults']} faults.\n{verdict['soak']}/report.html",
+        file=sys.stderr if as_json else sys.stdout,
     )
-    if args.json:
+    if as_json:
         sys.stderr.flush()
         print(json.dumps(verdict))
     sys.stdout.flush()
@@ -389,17 +392,23 @@ def _check(args: argparse.Namespace) -> int:
     from assertions.judge import judge
     from harness import side_by_side
     from harness.report.terminal import print_verdict
+    from harness.soak import answers
     from harness.store import SavedRun
 
     folder = _folder(args.run)
+    if answers.is_one(folder):
+        return _answer_of_soak(answers.judge_again(folder), args.json)
     verdict = side_by_side.judge_again(folder) if side_by_side.is_one(folder) else judge(SavedRun.load(folder))
     return _answer(verdict, args.json, print_verdict)
 
 
 def _report(args: argparse.Namespace) -> int:
     from harness import side_by_side
+    from harness.soak import answers
 
     folder = _folder(args.run)
+    if answers.is_one(folder):
+        return _report_of_soak(folder)
     if not side_by_side.is_one(folder):
         return _report_of(folder)
     from harness.report.side_by_side import write_page
@@ -416,6 +425,23 @@ def _report(args: argparse.Namespace) -> int:
         for run in verdict["runs"]:
             _report_of(Path(run["run"]))
     side_by_side.write_answers(folder, verdict)
+    print(folder / "report.html")
+    return PASS
+
+
+def _report_of_soak(folder: Path) -> int:
+    from harness.soak import answers
+    from harness.soak.cycles import State, summary
+    from harness.store import UnfinishedRun
+
+    try:
+        verdict = answers.judge_again(folder)
+    except UnfinishedRun as error:
+        answers.write_answers(folder, summary(State.load(folder), folder), over=False)
+        print(f"gauntlet: {error}", file=sys.stderr)
+        print(folder / "report.html")
+        return INCONCLUSIVE
+    answers.write_answers(folder, verdict)
     print(folder / "report.html")
     return PASS
 
@@ -624,10 +650,10 @@ def _list(args: argparse.Namespace) -> int:
         print(json.dumps(found))
         return PASS
     for kind, things in found.items():
-        print(f"{kind}:")
+        print(f"{kind.replace('_', ' ')}:")
         for thing in things:
             caught = f"  [caught by {thing['caught_by']} in {thing['scenario']}]" if "caught_by" in thing else ""
-            print(f"  {thing['name']:22} {thing['about']}{caught}")
+            print(f"  {thing['name']:26} {thing['about']}{caught}")
         print()
     return PASS
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from harness.run import Outcome
     from harness.scenario import Scenario, SideBySide
     from harness.session import Session
+    from harness.soak.cycles import Asked
     from harness.topology import Pipeline
     from load.profiles import Steady
 
@@ -49,11 +50,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--gauntlet-endpoints", default=None, metavar="FILE", help="for the backend external: where the services are"
     )
     group.addoption("--gauntlet-seed", type=int, default=None, metavar="N", help="seed of the events of every run")
+    group.addoption(
+        "--gauntlet-soak-hours", type=float, default=8.0, metavar="H", help="how long every soak lasts (default: 8)"
+    )
     group.addoption("--gauntlet-out", default="out", metavar="DIR", help="where run folders go (default: out)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "chaos: a chaos run on real services (select with -m chaos)")
+    config.addinivalue_line("markers", "soak: a soak of hours, left out unless it is asked for (select with -m soak)")
     # The taps ask for an answer at once on purpose: an empty pull would block for half a minute.
     config.addinivalue_line("filterwarnings", "ignore:The return_immediately flag is deprecated:DeprecationWarning")
     if config.getoption("--gauntlet-backend") not in BACKENDS:
@@ -61,6 +66,16 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--gauntlet-backend: {given!r} is not one of {', '.join(BACKENDS)}")
     if (config.getoption("--gauntlet-backend") == "external") is not bool(config.getoption("--gauntlet-endpoints")):
         raise pytest.UsageError("--gauntlet-backend external and --gauntlet-endpoints FILE belong together")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Nobody who asks for all tests means to wait for hours."""
+    if "soak" in str(config.getoption("-m")):
+        return
+    left_out = [item for item in items if item.get_closest_marker("soak")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +98,8 @@ def gauntlet_session(pytestconfig: pytest.Config) -> Iterator[Session]:
 def gauntlet(gauntlet_session: Session, gauntlet_out: Path, request: pytest.FixtureRequest) -> Iterator[Gauntlet]:
     """Runs scenarios. A test that runs one and never checks it fails: it would prove nothing."""
     seed = request.config.getoption("--gauntlet-seed")
-    harness = Gauntlet(gauntlet_session, gauntlet_out, request.node.name, seed)
+    hours = float(request.config.getoption("--gauntlet-soak-hours"))
+    harness = Gauntlet(gauntlet_session, gauntlet_out, request.node.name, seed, hours)
     yield harness
     for run in harness.runs:
         if not run.checked:
@@ -93,9 +109,10 @@ def gauntlet(gauntlet_session: Session, gauntlet_out: Path, request: pytest.Fixt
 class Gauntlet:
     """What the fixture gives to a test."""
 
-    def __init__(self, session: Session, out: Path, name: str, seed: int | None) -> None:
+    def __init__(self, session: Session, out: Path, name: str, seed: int | None, soak_hours: float = 8.0) -> None:
         self._session, self._out, self._name, self._seed = session, out, name, seed
-        self.runs: list[CheckableRun | CheckableRuns] = []
+        self._soak_hours = soak_hours
+        self.runs: list[CheckableRun | CheckableRuns | CheckableSoak] = []
 
     def run(
         self,
@@ -145,6 +162,35 @@ class Gauntlet:
         made = CheckableRuns(
             chosen.with_(seed=self._seed) if self._seed is not None else chosen, self._session, self._out
         )
+        self.runs.append(made)
+        return made
+
+    def soak(
+        self,
+        pipeline: Pipeline,
+        *assertions: Assertion,
+        hours: float | None = None,
+        rate: int = 2_000,
+        cycle_s: float = 60.0,
+        seed: int = 7,
+        stop: bool = False,
+    ) -> CheckableSoak:
+        """A soak of --gauntlet-soak-hours: cycle after cycle under random faults, each held to these assertions (those of
+        every pipeline if none are given). `check()` on the result fails the test if a cycle did not pass, or a measure grows."""
+        from harness.catalog import claims
+        from harness.soak.cycles import Asked
+
+        asked = Asked(
+            self._name,
+            pipeline.name,
+            "auto",
+            seed if self._seed is None else self._seed,
+            self._soak_hours if hours is None else hours,
+            cycle_s,
+            rate,
+            stop,
+        ).check()
+        made = CheckableSoak(asked, pipeline, assertions or claims(pipeline), self._session, self._out)
         self.runs.append(made)
         return made
 
@@ -244,6 +290,36 @@ class CheckableRuns:
             raise Violation(told)
         if self.verdict["verdict"] == "inconclusive":
             raise Inconclusive(told)
+        return self
+
+
+class CheckableSoak:
+    """A soak that was made and waits to be judged."""
+
+    def __init__(
+        self, asked: Asked, pipeline: Pipeline, assertions: Sequence[Assertion], session: Session, out: Path
+    ) -> None:
+        from harness.run_folder import new_folder
+        from harness.soak.answers import write_answers
+        from harness.soak.cycles import Soak, State, scenario_of
+
+        self.checked = False
+        scenario = scenario_of(asked, pipeline, assertions)
+        self.folder = new_folder(out, "soak")[0].resolve()
+        self.verdict: dict[str, Any] = Soak(scenario, State(asked), self.folder, session, print).run()
+        write_answers(self.folder, self.verdict)
+
+    def check(self) -> CheckableSoak:
+        """Raises Violation or Inconclusive. A cycle that could not say was tried once more already."""
+        self.checked = True
+        word = self.verdict["verdict"]
+        bad = [c for c in self.verdict["cycles"] if c["verdict"] == word]
+        told = [f"  cycle {c['number']}: {', '.join(c['violated']) or word}; kept in {c['run']}" for c in bad[:10]]
+        lines = "\n".join([_told({**self.verdict, "run": str(self.folder)}, word), *told])
+        if word == "violation":
+            raise Violation(lines)
+        if word == "inconclusive":
+            raise Inconclusive(lines)
         return self
 
 

@@ -458,3 +458,51 @@ def _exit_mark(drawing: Drawing, x: float, y: float, asked: bool) -> None:
     d = 4.5
     path = f"M{_short(x - d)} {_short(y - d)}L{_short(x + d)} {_short(y + d)}M{_short(x - d)} {_short(y + d)}L{_short(x + d)} {_short(y - d)}"
     drawing.add("path", d=path, class_="exit alone")
+
+
+# -------------------------------------------------------------------------------------------------------- trends
+
+
+def trend(
+    measure: str, numbers: Sequence[int], values: Sequence[float | None], line: tuple[float, float] | None
+) -> Markup:
+    """One measure over the cycles of a soak: a dot a cycle, and from end to end the growth that the test for a trend fitted.
+
+    `numbers`: of the cycles, in order; `values`: None where a cycle was not measured; `line`: at the first and the last of
+    the cycles that count (a quarter of them, from the first on, does not).
+    """
+    return sizes(lambda width, narrow: _trend(width, measure, numbers, values, line))
+
+
+def _trend(
+    width: int,
+    measure: str,
+    numbers: Sequence[int],
+    values: Sequence[float | None],
+    line: tuple[float, float] | None,
+) -> Markup:
+    drawing, left, right, top, bottom = _Drawing(width), 52.0, width - 8.0, 10.0, 104.0
+    known = [value for value in values if value is not None]
+    high = _nice_top(max([*known, *(line or ())], default=1.0))
+
+    def x(at: float) -> float:
+        return left + at / max(1, len(values) - 1) * (right - left)
+
+    def y(value: float) -> float:
+        return bottom - max(0.0, value) / high * (bottom - top)
+
+    for share in (0.0, 0.5, 1.0):
+        drawing.line(left, y(share * high), right, y(share * high), "grid")
+        drawing.text(left - 6, y(share * high) + 4, words.number(share * high), "dim", "end")
+    for at in sorted({0, len(values) // 2, len(values) - 1}) if values else ():
+        drawing.text(x(at), bottom + 16, f"cycle {numbers[at]}", "dim", ("start", "middle", "end")[_third(at, values)])
+    for at, value in enumerate(values):
+        if value is not None:
+            drawing.add("circle", cx=x(at), cy=y(value), r=2, class_="dot")
+    if line is not None:
+        drawing.line(x(len(values) // 4), y(line[0]), right, y(line[1]), "line")
+    return drawing.svg(bottom + 22, f"{measure} over {len(values)} cycles")
+
+
+def _third(at: int, values: Sequence[object]) -> int:
+    return 0 if at == 0 else 2 if at == len(values) - 1 else 1

@@ -27,17 +27,19 @@ from typing import Any
 
 import psutil
 
-from assertions.base import worst
+from assertions.base import Assertion, worst
+from faults import random_schedule
 from harness.backends import Backend
-from harness.history import History
+from harness.history import History, Listener
 from harness.ledger import Ledger, ledgers
 from harness.run import Deployed, Outcome, Run, each
 from harness.run_folder import RunFolder, read_json, write_whole
 from harness.scenario import Scenario
 from harness.session import Session
-from harness.soak.drift import LEAST_CYCLES, Drift, drift
+from harness.soak.drift import LEAST_CYCLES, Drift, drift, drift_in_a_life
 from harness.stack import Stack
-from harness.topology import UsageError
+from harness.topology import Pipeline, UsageError
+from load.profiles import Steady
 
 #: Run folders of cycles that passed are kept until so many newer ones have passed, too.
 KEPT = 2
@@ -73,7 +75,9 @@ class Asked:
 
 @dataclass
 class Cycle:
-    """What is kept of a cycle. `figures`: of the run, for the trends; None where it was not measured."""
+    """What is kept of a cycle. `figures`: of the run, for the trends; None where it was not measured. `lives`: when the process
+    of each worker that was there at the end had begun, epoch seconds. `judged`: how many of its acknowledged events were found in
+    the source log, and judged; None where that could not be settled."""
 
     number: int
     attempt: int
@@ -84,6 +88,8 @@ class Cycle:
     faults: int
     figures: dict[str, float | None]
     violated: list[str] = field(default_factory=list)
+    lives: dict[str, float] = field(default_factory=dict)
+    judged: int | None = None
 
 
 @dataclass
@@ -136,18 +142,33 @@ class State:
         return bool(self.cycles) and self.spent_s >= self.asked.hours * 3600 and self.next()[1] == 1
 
 
+def scenario_of(asked: Asked, pipeline: Pipeline, claims: Sequence[Assertion]) -> Scenario:
+    """What every cycle is, but for its seed and the faults that are drawn from it."""
+    load = Steady(rate=asked.rate, seconds=asked.cycle_s)
+    return Scenario(
+        asked.scenario, pipeline, load, (), claims, random=random_schedule(), seed=asked.seed, ref=asked.pipeline
+    ).validate()
+
+
 def seed_of(seed: int, cycle: int) -> int:
     """The seed of a cycle's events and faults, drawn from that of the soak and its number."""
     return random.Random(f"gauntlet soak {seed} {cycle}").getrandbits(48)
 
 
 class Soak:
-    """Use `run`. `tell` gets a line for a person after each cycle."""
+    """Use `run`. `tell` gets a line for a person after each cycle, and `listeners` what happens in it meanwhile."""
 
     def __init__(
-        self, scenario: Scenario, state: State, folder: Path, session: Session, tell: Callable[[str], None]
+        self,
+        scenario: Scenario,
+        state: State,
+        folder: Path,
+        session: Session,
+        tell: Callable[[str], None],
+        listeners: Sequence[Listener] = (),
     ) -> None:
         self.scenario, self.state, self.folder, self.session, self.tell = scenario, state, folder, session, tell
+        self._listeners = listeners
         self._harness = psutil.Process()
 
     def run(self) -> dict[str, Any]:
@@ -164,9 +185,7 @@ class Soak:
                 self.state.save(self.folder)
                 self.tell(_line(self.state.cycles[-1]))
                 self._drop_what_is_behind(stack, deployed)
-        answer = summary(self.state, self.folder)
-        write_whole(self.folder / "verdict.json", (json.dumps(answer, indent=1) + "\n").encode())
-        return answer
+        return summary(self.state, self.folder)
 
     def _note_cut(self) -> None:
         """Cycles that an earlier harness left unfinished, or finished and had no time to write down."""
@@ -197,6 +216,8 @@ class Soak:
         scenario = scenario.drawn(backend.name, lambda fault: backend.refuses(fault, pipeline)).validate()
         folder = RunFolder.create(self.folder / "cycles", scenario.name)
         history = History(folder.history)
+        for listener in self._listeners:
+            history.listen(listener)
         run: Run | None = None
         try:
             history.add("stage", stage="deploy")
@@ -213,21 +234,28 @@ class Soak:
 
     def _kept(self, number: int, attempt: int, outcome: Outcome, deployed: Deployed, folder_of_services: Path) -> Cycle:
         verdict = outcome.verdict
-        found = {finding["assertion"]: finding for finding in verdict["findings"]}
+        found = {finding["assertion"]: finding["figures"] for finding in verdict["findings"]}
+        latency, recovery = found.get("latency", {}), found.get("recovery", {})
         figures: dict[str, float | None] = {
-            "latency p99 (s)": found.get("latency", {}).get("figures", {}).get("p99_s"),
-            "longest recovery (s)": _longest_recovery(found.get("recovery", {}).get("figures", {}).get("faults", [])),
+            "latency p50 (s)": latency.get("p50_s"),
+            "latency p99 (s)": latency.get("p99_s"),
+            "latency p99 while nothing is broken (s)": (latency.get("steady") or {}).get("p99_s"),
+            "longest recovery (s)": _longest_recovery(recovery.get("faults", [])),
+            "time to drain (s)": (recovery.get("drain") or {}).get("waited_s"),
+            **_lags(outcome.folder / "history.jsonl"),
             "memory of the harness (MiB)": self._harness.memory_info().rss / 2**20,
             "open files of the harness": float(self._harness.num_fds()),
             "disk (MiB)": sum(map(_on_disk, (self.folder, folder_of_services))) / 2**20,
         }
+        lives = {}
         for instance in self.scenario.pipeline.instances():
             # Names that are there in every cycle, so that what cannot be measured shows as missing.
             figures |= {f"memory of {instance} (MiB)": None, f"open files of {instance}": None}
             child = deployed.supervisor.child(instance)
             with contextlib.suppress(psutil.Error):
-                process = psutil.Process(child.pid) if child is not None else None
-                if process is not None:
+                if child is not None:
+                    lives[instance] = child.started
+                    process = psutil.Process(child.pid)
                     figures[f"memory of {instance} (MiB)"] = process.memory_info().rss / 2**20
                     figures[f"open files of {instance}"] = float(process.num_fds())
         return Cycle(
@@ -240,6 +268,8 @@ class Soak:
             sum(bool(fault["bit"]) for fault in verdict["faults"]),
             figures,
             [f["assertion"] for f in verdict["findings"] if f["verdict"] == "violation"],
+            lives,
+            _judged(found.get("ledger_settled", {})),
         )
 
     def _drop_what_is_behind(self, stack: Stack, deployed: Deployed) -> None:
@@ -252,10 +282,25 @@ class Soak:
         each(*(partial(os.truncate, log, 0) for log in logs))
 
 
+def _judged(settled: Mapping[str, Any]) -> int | None:
+    """Of the acknowledged events those that are in the source log: what `no_loss` then follows from hop to hop."""
+    return settled["acked"] - settled["acked_but_absent"] if "acked_but_absent" in settled else None
+
+
 def _longest_recovery(faults: Sequence[Mapping[str, Any]]) -> float | None:
     """In seconds; None where there was no fault, or one from which nobody saw it recover."""
     took = [fault["recovered_s"] for fault in faults]
     return None if not took or None in took else float(max(took))
+
+
+def _lags(history: Path) -> dict[str, float | None]:
+    """What each consumer group had left to read when the load was over and everything healed; None where nobody could say."""
+    found: dict[str, float | None] = {}
+    for line in history.read_text().splitlines():
+        record = json.loads(line)
+        if record["kind"] == "lag":
+            found.setdefault(f"lag of {record['group']} after the load", record["lag"])
+    return found
 
 
 def _on_disk(folder: Path) -> int:
@@ -276,17 +321,31 @@ def _line(cycle: Cycle) -> str:
 
 
 #: Below so much, in a measure's own unit, its growth is the machine's grain: by how its name begins.
-_GRAIN = {"latency": 1.0, "longest recovery": 2.0, "memory": 20.0, "open files": 10.0, "disk": 500.0}
+_GRAIN = {
+    "latency": 1.0,
+    "longest recovery": 2.0,
+    "time to drain": 5.0,
+    "lag": 2_000.0,
+    "memory": 20.0,
+    "open files": 10.0,
+    "disk": 500.0,
+}
 
 
 def drifts(cycles: Sequence[Cycle]) -> list[Drift]:
     """Every measure's trend over the cycles."""
     names = dict.fromkeys(name for cycle in cycles for name in cycle.figures)
+    workers = {worker for cycle in cycles for worker in cycle.lives}
     found = []
     for name in names:
-        values = [cycle.figures.get(name) for cycle in cycles]
+        values = [math.nan if (v := cycle.figures.get(name)) is None else v for cycle in cycles]
         least = next(grain for begins, grain in _GRAIN.items() if name.startswith(begins))
-        found.append(drift(name, [math.nan if v is None else v for v in values], least))
+        found.append(drift(name, values, least))
+        whose = name.rpartition(" (")[0] or name
+        worker = next((w for w in workers if whose.endswith(f" of {w}")), None)
+        if worker is not None:
+            lives = [cycle.lives.get(worker) for cycle in cycles]
+            found.append(drift_in_a_life(f"growth within a life: {name}", values, lives, least))
     return found
 
 
@@ -305,6 +364,40 @@ def _unjudged(state: State) -> dict[str, int]:
     return {"tried_again": _summed(again)["acked"], "cut_off": _summed(state.cut)["acked"]}
 
 
+def _accounted(state: State) -> dict[str, Any]:
+    """Whether every event that was ever acknowledged was judged once, or is counted among those of which nothing is claimed.
+
+    Events bear the tag of their run, so none belongs to two; a run that stood here twice would count its events twice.
+    """
+    said = [cycle for cycle in state.judged if cycle.verdict != "inconclusive"]
+    unsaid = [cycle for cycle in state.judged if cycle.verdict == "inconclusive"]
+    figures = {
+        "acked": _summed([*state.cycles, *state.cut])["acked"],
+        "judged": sum(cycle.judged or 0 for cycle in said),
+        "could_not_say": _summed(unsaid)["acked"],
+        **_unjudged(state),
+    }
+    runs = [cycle.run for cycle in state.cycles] + [cut.run for cut in state.cut]
+    wrong = [
+        f"of cycle {c.number} {c.events.get('acked', 0):,} events were acknowledged, and {c.judged or 0:,} judged"
+        for c in said
+        if c.judged != c.events.get("acked", 0)
+    ]
+    wrong += [f"{run} stands there {runs.count(run)} times" for run in dict.fromkeys(runs) if runs.count(run) > 1]
+    told = f"each of {figures['judged']:,} acknowledged events was judged once"
+    rest = figures["could_not_say"] + figures["tried_again"] + figures["cut_off"]
+    told += (
+        f"; of {rest:,} more nothing is claimed ({figures['cut_off']:,} were cut off with the harness)" if rest else ""
+    )
+    return {
+        "assertion": "accounted",
+        "verdict": "inconclusive" if wrong else "pass",
+        "summary": "; ".join(wrong[:5]) or told,
+        "figures": figures,
+        "examples": [],
+    }
+
+
 def summary(state: State, folder: Path) -> dict[str, Any]:
     """The soak's verdict: the worst of its cycles (of each the last attempt) and of the trends.
 
@@ -318,7 +411,9 @@ def summary(state: State, folder: Path) -> dict[str, Any]:
     # A pipeline may show no latency, and a soak may need no recovery; but every process has memory and files.
     blind = [d.measure for d in trends if d.verdict == "too few" and d.measure.startswith(("memory", "open files"))]
     drifting = "pass" if not claimed else "violation" if growing else "inconclusive" if blind else "pass"
+    accounted = _accounted(state)
     verdicts += [drifting] if claimed else []
+    verdicts += [accounted["verdict"]] if judged else []
     events = _summed(judged)
     count = {verdict: sum(c.verdict == verdict for c in judged) for verdict in ("pass", "violation", "inconclusive")}
     told = f"no trend in {len(trends)} measures over {len(judged)} cycles"
@@ -347,7 +442,7 @@ def summary(state: State, folder: Path) -> dict[str, Any]:
         "events": events,
         "faults": sum(cycle.faults for cycle in judged),
         "counts": count,
-        "findings": [finding],
+        "findings": [finding, accounted],
         "cycles": [asdict(cycle) for cycle in state.cycles],
         "cut": [asdict(cut) for cut in state.cut],
         "unjudged": _unjudged(state),

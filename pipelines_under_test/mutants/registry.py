@@ -402,3 +402,35 @@ MUTANTS: dict[str, Mutant] = {
         ),
     )
 }
+
+#: What a single run cannot show, or only by luck: it takes a soak. `caught_by`: the finding of the soak, or of one of its
+#: cycles, that must be a violation.
+SOAK_MUTANTS: dict[str, Mutant] = {
+    m.name: m
+    for m in (
+        mutant(
+            "remembers-everything",
+            "converter",
+            "notes every message that it has published, and never forgets one",
+            caught_by="drift",
+            scenario="soak",
+            seen_at="https://github.com/smallrye/smallrye-reactive-messaging/issues/2623",
+        ),
+        mutant(
+            "slower-and-slower",
+            "converter",
+            "looks through everything that it ever published, before each batch",
+            caught_by="drift",
+            scenario="soak",
+            seen_at="https://github.com/dibbhatt/kafka-spark-consumer/issues/56",
+        ),
+        mutant(
+            "one-in-a-hundred-thousand",
+            "converter",
+            "passes over one event in a hundred thousand, by its id",
+            caught_by="no_loss",
+            scenario="soak",
+            seen_at="https://github.com/allegro/hermes/issues/576",
+        ),
+    )
+}

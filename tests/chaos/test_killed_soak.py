@@ -48,6 +48,9 @@ def test_a_killed_harness_goes_on_with_the_cycle_that_was_cut_off(tmp_path: Path
     _gone, alive = psutil.wait_procs(started, timeout=10)
     assert alive == []
     folder = next(tmp_path.glob("*-soak-*"))
+    unfinished = subprocess.run([*GAUNTLET[:-1], "check", str(folder)], capture_output=True, text=True, timeout=60)
+    assert unfinished.returncode == 3
+    assert f"gauntlet soak --resume {folder}" in unfinished.stderr
     done = subprocess.run([*GAUNTLET, "--resume", str(folder), "--json"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     verdict = json.loads(done.stdout.splitlines()[-1])
@@ -65,3 +68,8 @@ def test_a_killed_harness_goes_on_with_the_cycle_that_was_cut_off(tmp_path: Path
     assert figures["no_loss"]["must_arrive"] <= 5_000, "and only this cycle's events are judged"
     # The batch truth reads the topic from its beginning: it would count the cycle before, too, were that still there.
     assert figures["batch_parity"]["wrong"] == 0
+    # It is judged again from its folder, the runs that are still there too, and to the same answer.
+    check = [*GAUNTLET[:-1], "check", str(folder), "--json"]
+    checked = subprocess.run(check, capture_output=True, text=True, timeout=120)
+    assert (checked.returncode, json.loads(checked.stdout)) == (0, verdict), checked.stderr
+    assert {path.name for path in folder.iterdir()} >= {"verdict.json", "report.html", "junit.xml"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import queue
 import statistics
@@ -25,7 +26,14 @@ from pipelines_under_test.kappa.aggregator import Decode, Settings, Update
 from pipelines_under_test.kappa.compaction import Horizon
 from pipelines_under_test.kappa.kafka import Sink, Source
 from pipelines_under_test.kappa.worker import Fatal
-from pipelines_under_test.mutants import MUTANTS, dedup_in_memory, short_dedup_window, totals, totals_writer
+from pipelines_under_test.mutants import (
+    MUTANTS,
+    SOAK_MUTANTS,
+    dedup_in_memory,
+    short_dedup_window,
+    totals,
+    totals_writer,
+)
 from pipelines_under_test.mutants.acks_one import TrustingPreprocessor, TrustingSink
 from pipelines_under_test.mutants.acks_zero import HopefulPreprocessor, HopefulSink
 from pipelines_under_test.mutants.auto_commit import AutomaticSource
@@ -39,8 +47,11 @@ from pipelines_under_test.mutants.last_write_wins import WriteFromMemory
 from pipelines_under_test.mutants.lost_on_rebalance import EagerlyCommittingSource, HoldingConverter
 from pipelines_under_test.mutants.mixed_up_keys import SwappingPreprocessor
 from pipelines_under_test.mutants.never_reconnects import BereftPublisher
+from pipelines_under_test.mutants.one_in_a_hundred_thousand import ONE_IN, RarelyForgettingConverter, unlucky
 from pipelines_under_test.mutants.poison_kills_batch import HastyPreprocessor
 from pipelines_under_test.mutants.read_modify_write import ReadModifyWrite
+from pipelines_under_test.mutants.remembers_everything import NOTE, RememberingConverter
+from pipelines_under_test.mutants.slower_and_slower import LOOK_S, SearchingConverter
 from pipelines_under_test.mutants.stale_cache import WriteFromCache
 from pipelines_under_test.mutants.stuck_on_poison import BrittlePreprocessor
 from pipelines_under_test.mutants.swallowed_exception import SwallowingWrite
@@ -63,13 +74,13 @@ NOW_MS = 1_790_000_020_000
 
 def test_every_module_is_a_mutant_of_the_registry() -> None:
     modules = {path.stem for path in FOLDER.glob("*.py")} - SHARED
-    assert modules == {name.replace("-", "_") for name in MUTANTS}
+    assert modules == {name.replace("-", "_") for name in MUTANTS | SOAK_MUTANTS}
     assert len(MUTANTS) >= 25
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize("name", MUTANTS | SOAK_MUTANTS)
 def test_a_mutant_tells_its_bug_and_where_such_a_bug_was_seen(name: str) -> None:
-    mutant = MUTANTS[name]
+    mutant = (MUTANTS | SOAK_MUTANTS)[name]
     module = importlib.import_module(f"pipelines_under_test.mutants.{name.replace('-', '_')}")
     assert callable(module.main)
     told = module.__doc__ or ""
@@ -89,7 +100,17 @@ def test_a_mutant_is_caught_by_a_claim_of_its_scenario(name: str) -> None:
     assert mutant.caught_by in {a.name for a in fitted.assertions}
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize("name", SOAK_MUTANTS)
+def test_a_mutant_of_the_soak_is_caught_by_what_a_soak_claims(name: str) -> None:
+    mutant = SOAK_MUTANTS[name]
+    assert mutant.scenario == "soak"
+    assert mutant.caught_by in {"drift", *(a.name for a in catalog.claims(mutant.pipeline))}
+    assert catalog.pipeline(name) is mutant.pipeline
+    assert name in [m["name"] for m in catalog.listing()["soak_mutants"]]
+    assert name not in MUTANTS, "a single run need not catch it"
+
+
+@pytest.mark.parametrize("name", MUTANTS | SOAK_MUTANTS)
 def test_a_mutant_changes_one_thing_and_copies_nothing(name: str) -> None:
     """It is short, and none of its functions is written again from the pipeline."""
     text = (FOLDER / f"{name.replace('-', '_')}.py").read_text()
@@ -106,7 +127,7 @@ def test_who_lists_them_waits_for_no_beam() -> None:
 
 
 def test_none_of_them_imports_the_harness() -> None:
-    modules = [f"pipelines_under_test.mutants.{name.replace('-', '_')}" for name in MUTANTS]
+    modules = [f"pipelines_under_test.mutants.{name.replace('-', '_')}" for name in MUTANTS | SOAK_MUTANTS]
     code = (
         f"import sys, {', '.join(modules)}\n"
         "ours = ('harness', 'faults', 'load', 'assertions')\n"
@@ -490,3 +511,37 @@ def test_a_failed_write_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("pipelines_under_test.kappa.aggregator.Write.count", fail)
     SwallowingWrite(Settings("agg", "", "", "", "", "", Horizon())).count(some("a"))
+
+
+# ------------------------------------------------------------------------------------------------ those of the soak
+
+
+def test_it_remembers_every_message_it_ever_published() -> None:
+    worker: Any = converter(Diary(), RememberingConverter)
+    worker.notes = []
+    for _ in range(3):
+        worker.step([FakeRecord(INTERMEDIATE), FakeRecord(INTERMEDIATE)])
+    assert [len(note) for note in worker.notes] == [NOTE] * 6
+
+
+def test_it_takes_longer_the_more_there_ever_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker: Any = converter(Diary(), SearchingConverter)
+    worker.ends = {}
+    waited: list[float] = []
+    monkeypatch.setattr(worker.stop, "wait", waited.append)
+    for offset in (99, 9_999):
+        worker.step([FakeRecord(INTERMEDIATE, offset)])
+    assert waited == [pytest.approx(100 * LOOK_S), pytest.approx(10_000 * LOOK_S)]
+
+
+def test_it_forgets_one_event_in_a_hundred_thousand_and_always_the_same() -> None:
+    ids = [f"0a0b0c0d-0001-{n:010d}" for n in range(10 * ONE_IN)]
+    lost = [event_id for event_id in ids if unlucky(event_id)]
+    assert 3 <= len(lost) <= 25, "ten are to be expected"
+    worker: Any = converter(Diary(), RarelyForgettingConverter)
+    records = [
+        FakeRecord(events.to_intermediate(dataclasses.replace(EVENT, event_id=event_id)))
+        for event_id in (ids[0], lost[0])
+    ]
+    (kept,) = worker.convert(records)
+    assert kept.attributes["uuid"] == events.uuid_of(ids[0])

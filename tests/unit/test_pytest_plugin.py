@@ -13,6 +13,8 @@ from harness.backends import NAMES
 from harness.pytest_plugin import BACKENDS, CheckableRun, Gauntlet, Inconclusive, Violation
 from harness.run import Outcome
 from harness.scenario import Scenario
+from harness.soak.cycles import Cycle, Soak, State, summary
+from harness.topology import UsageError
 from pipelines_under_test.kappa.pipeline import kappa
 
 pytest_plugins = ["pytester"]
@@ -131,3 +133,56 @@ def test_options_are_told_and_a_backend_that_is_not_there_is_refused(pytester: p
 
 def test_the_plugin_knows_the_backends_that_there_are() -> None:
     assert BACKENDS == NAMES
+
+
+SOAKING = """
+import pytest
+
+@pytest.mark.soak
+def test_a_night(): pass
+
+def test_at_once(): pass
+"""
+
+
+def test_a_soak_is_left_out_unless_it_is_asked_for(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(SOAKING)
+    pytester.runpytest().assert_outcomes(passed=1, deselected=1)
+    pytester.runpytest("-m", "soak").assert_outcomes(passed=1, deselected=1)
+    assert "test_a_night" in pytester.runpytest("-m", "soak", "-v").stdout.str()
+
+
+def soaked(verdict: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gauntlet:
+    """A harness whose soaks have two cycles, of which the second has this verdict."""
+
+    def run(self: Soak) -> dict[str, Any]:
+        violated = ["no_loss"] if verdict == "violation" else []
+        for number, word in ((1, "pass"), (2, verdict)):
+            self.state.cycles.append(Cycle(number, 1, 7, word, f"/r/{number}", {"acked": 5}, 1, {}, violated, {}, 5))
+        self.state.spent_s = self.state.asked.hours * 3600
+        self.state.save(self.folder)
+        return summary(self.state, self.folder)
+
+    monkeypatch.setattr(Soak, "run", run)
+    return Gauntlet(None, tmp_path, "test_a_night", 11, soak_hours=0.5)  # type: ignore[arg-type]
+
+
+def test_a_soak_is_as_long_as_the_option_says_and_leaves_its_answers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = soaked("pass", monkeypatch, tmp_path).soak(kappa, rate=300).check()
+    asked = State.load(made.folder).asked
+    assert (asked.hours, asked.seed, asked.rate, asked.pipeline) == (0.5, 11, 300, "kappa")
+    assert {path.name for path in made.folder.iterdir()} >= {"verdict.json", "report.html", "junit.xml"}
+
+
+def test_a_cycle_of_a_soak_fails_the_test_and_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(Violation, match="cycle 2: no_loss; kept in /r/2"):
+        soaked("violation", monkeypatch, tmp_path).soak(kappa).check()
+    with pytest.raises(Inconclusive, match="cycle 2: inconclusive"):
+        soaked("inconclusive", monkeypatch, tmp_path).soak(kappa).check()
+
+
+def test_a_soak_of_no_length_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="longer than 0 hours"):
+        soaked("pass", monkeypatch, tmp_path).soak(kappa, hours=0)

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from saved_run import World
 
+from assertions.judge import judge
+from harness.backends.base import Child
+from harness.catalog import claims
+from harness.run import Deployed, Outcome
 from harness.run_folder import DamagedRun
 from harness.soak.cycles import (
     ENOUGH_CYCLES,
     Asked,
     Cut,
     Cycle,
+    Soak,
     State,
+    _lags,
     _longest_recovery,
     _on_disk,
     drifts,
+    scenario_of,
     seed_of,
     summary,
 )
 from harness.topology import UsageError
+from pipelines_under_test.kappa.pipeline import kappa
 
 ASKED = Asked("soak", "kappa", "process", 7, 1.0, 60.0, 2_000)
 
@@ -29,7 +41,8 @@ ASKED = Asked("soak", "kappa", "process", 7, 1.0, 60.0, 2_000)
 def cycle(number: int, verdict: str = "pass", attempt: int = 1, **figures: float | None) -> Cycle:
     events = {"sent": 1_000, "acked": 990, "ambiguous": 10, "failed": 0}
     violated = ["no_loss"] if verdict == "violation" else []
-    return Cycle(number, attempt, seed_of(7, number), verdict, f"/runs/{number}", events, 3, dict(figures), violated)
+    run = f"/runs/{number}" if attempt == 1 else f"/runs/{number}-{attempt}"
+    return Cycle(number, attempt, seed_of(7, number), verdict, run, events, 3, dict(figures), violated, {}, 990)
 
 
 def state(*cycles: Cycle, spent_s: float = 3_600.0) -> State:
@@ -154,10 +167,90 @@ def test_what_was_acknowledged_and_not_judged_is_told() -> None:
     assert told["unjudged"] == {"tried_again": 990, "cut_off": 290}
 
 
+def accounted(one: State) -> dict[str, Any]:
+    (found,) = [f for f in summary(one, Path("/soak"))["findings"] if f["assertion"] == "accounted"]
+    return dict(found)
+
+
+def test_every_acknowledged_event_is_accounted_for() -> None:
+    one = state(cycle(1), cycle(2, "inconclusive"), cycle(2, "inconclusive", 2), cycle(3, "violation"))
+    one.cut.append(Cut("/runs/cut", {"sent": 300, "acked": 290, "ambiguous": 10, "failed": 0}))
+    found = accounted(one)
+    figures = found["figures"]
+    assert figures == {"acked": 4_250, "judged": 1_980, "could_not_say": 990, "tried_again": 990, "cut_off": 290}
+    assert figures.pop("acked") == sum(figures.values())
+    assert found["verdict"] == "pass"
+    assert "of 2,270 more nothing is claimed (290 were cut off with the harness)" in found["summary"]
+
+
+@pytest.mark.parametrize("judged", [989, 991, None])
+def test_an_event_that_was_acknowledged_and_not_judged_is_no_pass(judged: int | None) -> None:
+    one = state(cycle(1), cycle(2))
+    one.cycles[1].judged = judged
+    assert accounted(one)["verdict"] == summary(one, Path("/soak"))["verdict"] == "inconclusive"
+    assert f"of cycle 2 990 events were acknowledged, and {judged or 0} judged" in accounted(one)["summary"]
+
+
+def test_a_run_that_was_judged_twice_is_no_pass() -> None:
+    one = state(cycle(1), cycle(2))
+    one.cycles[1].run = one.cycles[0].run
+    assert accounted(one)["verdict"] == "inconclusive"
+    assert "/runs/1 stands there 2 times" in accounted(one)["summary"]
+
+
 def test_a_recovery_that_nobody_saw_is_not_a_short_one() -> None:
     assert _longest_recovery([{"recovered_s": 2.0}, {"recovered_s": 3.5}]) == 3.5
     assert _longest_recovery([{"recovered_s": 2.0}, {"recovered_s": None}]) is None
     assert _longest_recovery([]) is None
+
+
+def test_the_lag_is_what_was_left_when_the_load_was_over(tmp_path: Path) -> None:
+    lines = [{"kind": "lag", "group": "g", "lag": 40}, {"kind": "lag", "group": "h", "lag": None},
+             {"kind": "lag", "group": "g", "lag": 0}, {"kind": "stage", "stage": "collect"}]  # fmt: skip
+    (tmp_path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert _lags(tmp_path / "history.jsonl") == {"lag of g after the load": 40, "lag of h after the load": None}
+
+
+def test_what_is_kept_of_a_cycle_is_what_its_run_shows(tmp_path: Path) -> None:
+    named = [{"assertion": a.name, "params": a.params()} for a in claims(kappa)]
+    world = World(assertions=named).fault("kill", "converter", 2.0, 3.0)
+    world.happen("lag", at=11.0, group="converter", lag=40)
+    run = world.save(tmp_path / "cycles")
+    child = Child(pid=os.getpid(), started=12.5)
+    supervisor = SimpleNamespace(child=lambda name: None if name == "aggregator" else child)
+    verdict = judge(run)
+    scenario = scenario_of(ASKED, kappa, claims(kappa))
+    soak = Soak(scenario, state(), tmp_path, None, print)  # type: ignore[arg-type]
+    deployed = Deployed({}, supervisor)  # type: ignore[arg-type]
+    kept = soak._kept(3, 1, Outcome(verdict, run.path), deployed, tmp_path)
+    found = {f["assertion"]: f["figures"] for f in verdict["findings"]}
+    assert (kept.number, kept.verdict, kept.run, kept.events) == (
+        3,
+        verdict["verdict"],
+        str(run.path),
+        verdict["events"],
+    )
+    assert kept.lives == {"preprocessor": 12.5, "converter": 12.5}
+    assert kept.figures["latency p50 (s)"] == found["latency"]["p50_s"] is not None
+    assert kept.figures["latency p99 while nothing is broken (s)"] == found["latency"]["steady"]["p99_s"] is not None
+    assert kept.figures["longest recovery (s)"] == found["recovery"]["faults"][0]["recovered_s"] is not None
+    assert kept.figures["time to drain (s)"] == found["recovery"]["drain"]["waited_s"] is not None
+    assert kept.figures["lag of converter after the load"] == 40
+    assert kept.figures["memory of aggregator (MiB)"] is None
+    assert (kept.figures["memory of converter (MiB)"] or 0) > 10
+    assert kept.judged == kept.events["acked"] > 0
+    assert drifts([kept] * 12), "every measure has a grain"
+
+
+def test_a_leak_between_kills_is_a_violation_that_names_the_worker() -> None:
+    name = "memory of converter (MiB)"
+    cycles = [cycle(n, **{name: 200.0 + 10 * (n % 6)}) for n in range(1, 31)]
+    for one in cycles:
+        one.lives = {"converter": float(one.number // 6), "aggregator": 1.0}
+    found = summary(state(*cycles), Path("/soak"))
+    assert found["verdict"] == "violation"
+    assert found["findings"][0]["summary"].startswith(f"growth within a life: {name} grows by 10 a cycle")
+    assert [e["measure"] for e in found["findings"][0]["examples"]] == [f"growth within a life: {name}"]
 
 
 def test_disk_is_what_files_take_and_not_how_long_they_are(tmp_path: Path) -> None:

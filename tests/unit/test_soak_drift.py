@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.soak.drift import LEAST_CYCLES, drift
+from harness.soak.drift import LEAST_CYCLES, drift, drift_in_a_life
 
 NOISE = np.random.default_rng(11)
 
@@ -65,3 +65,70 @@ def test_cycles_that_were_not_measured_are_left_out() -> None:
     found = drift("memory", leak)
     assert (found.verdict, found.cycles) == ("drifts", 20)
     assert found.a_cycle == pytest.approx(5.0)
+
+
+# ---------------------------------------------------------------- what a soak of random faults makes of a process's memory
+
+
+def lives_of(cycles: int, share_killed: float) -> list[int]:
+    """Which life of a worker each cycle saw the end of, if it is killed in that share of the cycles."""
+    return list(np.cumsum(NOISE.random(cycles) < share_killed))
+
+
+def memory_of(lives: list[int], a_cycle: float, young: float = 40.0) -> np.ndarray:
+    """Of a worker that fills its caches in a cycle or two and, if it leaks, grows by `a_cycle` MiB a cycle for ever."""
+    ages = np.array([n - lives.index(life) for n, life in enumerate(lives)], dtype=float)
+    return np.asarray(200 - young * np.exp(-2 * ages) + a_cycle * ages + 2 * NOISE.standard_normal(len(lives)))
+
+
+@pytest.mark.parametrize("killed", [0.1, 0.3, 0.6])
+def test_a_healthy_worker_that_is_killed_again_and_again_raises_no_alarm(killed: float) -> None:
+    alarms = 0
+    for cycles in (12, 40, 400):
+        for _ in range(100 if cycles < 400 else 20):
+            lives = lives_of(cycles, killed)
+            memory = memory_of(lives, 0.0)
+            alarms += drift("memory", memory, 20).verdict == "drifts"
+            alarms += drift_in_a_life("memory", memory, lives, 20).verdict == "drifts"
+    assert alarms == 0
+
+
+def test_a_leak_is_found_between_the_kills_that_hide_it() -> None:
+    found = hidden = 0
+    for _ in range(100):
+        lives = lives_of(30, 0.2)
+        memory = memory_of(lives, 10.0)
+        hidden += drift("memory", memory, 20).verdict != "drifts"
+        found += drift_in_a_life("memory", memory, lives, 20).verdict == "drifts"
+    assert hidden >= 80, "from the first cycle to the last nothing grows"
+    assert found >= 95
+
+
+def test_latency_under_random_faults_that_grows_is_found_and_that_which_does_not_is_not() -> None:
+    """Every cycle's latency is made by its worst fault: of a few, one sort takes ten seconds."""
+    found = alarms = 0
+    for _ in range(100):
+        steady = np.where(NOISE.random(60) < 0.3, 10.0, 1.5) * NOISE.lognormal(0, 0.3, 60)
+        alarms += drift("latency", steady, 1.0).verdict == "drifts"
+        found += drift("latency", steady + 0.25 * np.arange(60), 1.0).verdict == "drifts"
+    assert alarms <= 1
+    assert found >= 90
+
+
+def test_a_life_says_how_far_it_came_and_not_how_far_it_could() -> None:
+    lives = [n // 5 for n in range(60)]
+    memory = 200 + 3.0 * (np.arange(60) % 5)
+    found = drift_in_a_life("memory", memory, lives, 20)
+    assert (found.verdict, found.cycles) == ("steady", 48), "sure, but nine MiB are the most that it ever was"
+    assert (found.first, found.last, found.a_cycle) == (203.0, 212.0, 3.0)
+    assert found.chance < 1e-6
+    assert drift_in_a_life("memory", 5 * memory, lives, 20).verdict == "steady", "less than a tenth"
+    assert drift_in_a_life("memory", memory, lives, 5).verdict == "steady", "less than a tenth"
+    assert drift_in_a_life("memory", memory - 150, lives, 5).verdict == "drifts"
+
+
+def test_lives_of_a_cycle_or_two_say_nothing() -> None:
+    short = drift_in_a_life("memory", list(range(100, 140)), [n // 2 for n in range(40)])
+    assert (short.verdict, short.cycles) == ("too few", 0)
+    assert math.isnan(short.chance)
+    assert drift_in_a_life("memory", list(range(100, 140)), [None] * 40).verdict == "too few"

@@ -1,0 +1,71 @@
+"""A soak's answers, made of what its folder holds: verdict.json, report.html, junit.xml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from assertions.judge import judge
+from harness.report.junit import write_junit
+from harness.report.soak import write_page
+from harness.run_folder import DamagedRun, UnfinishedRun, write_json
+from harness.soak.cycles import Cycle, State, summary
+from harness.store import SavedRun
+
+
+def is_one(folder: Path) -> bool:
+    return (folder / "soak.json").is_file()
+
+
+def judge_again(folder: Path) -> dict[str, Any]:
+    """The verdict of a saved soak: of its lines and, where a cycle's run is still there, of what that one shows.
+
+    Raises UnfinishedRun (exit 3) if its time was not over, DamagedRun (exit 4) if a run says something else than its line.
+    """
+    state = State.load(folder)
+    if not state.over():
+        raise UnfinishedRun(
+            f"{folder}: this soak was ended before its time, after {len(state.judged)} cycles, so it has no verdict. "
+            f"Go on with it: gauntlet soak --resume {folder}"
+        )
+    for cycle in state.cycles:
+        _compare(folder, cycle)
+    return summary(state, folder)
+
+
+def _compare(folder: Path, cycle: Cycle) -> None:
+    run = folder / "cycles" / Path(cycle.run).name  # where it is now: a soak's folder may have been moved
+    if not (run / "manifest.json").is_file():
+        return
+    found = judge(SavedRun.load(run))
+    if (found["verdict"], found["events"]) != (cycle.verdict, cycle.events):
+        raise DamagedRun(
+            f"{folder / 'soak.json'}: says of cycle {cycle.number} {cycle.verdict} and {cycle.events}, but its run {run.name} "
+            f"shows {found['verdict']} and {found['events']}."
+        )
+
+
+def write_answers(folder: Path, verdict: Mapping[str, Any], over: bool = True) -> None:
+    """The verdict, three ways. `over`: the soak came to its end. Raises only OSError."""
+    if over:
+        write_json(folder / "verdict.json", verdict)
+    write_page(folder, verdict, over, folder / "report.html")
+    write_junit(_for_junit(verdict) if over else None, folder / "junit.xml")
+
+
+def _for_junit(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with a finding for each cycle, of its last attempt."""
+    last = {cycle["number"]: cycle for cycle in verdict["cycles"]}
+    found = [
+        {
+            "assertion": f"cycle {number:05d}",
+            "verdict": cycle["verdict"],
+            "summary": f"{cycle['events'].get('acked', 0):,} events, {cycle['faults']} faults bit"
+            + (f"; violated: {', '.join(cycle['violated'])}" if cycle["violated"] else ""),
+            "figures": cycle["figures"],
+            "examples": [{"run": cycle["run"]}],
+        }
+        for number, cycle in last.items()
+    ]
+    return {**verdict, "run": verdict["soak"], "faults": [], "findings": [*verdict["findings"], *found]}
