@@ -31,7 +31,7 @@ def test_the_old_loses_what_the_new_does_not(gauntlet: Gauntlet) -> None:
     assert parity[old] < 95 < parity[new]
     assert (runs.figures("wrong")[new], runs.figures("left_out_late")[new]) == (0, 0)
     spikes = runs.figures("steady_p99_s")
-    assert spikes[new] < 2.5 < spikes[old], "in a burst of load, with nothing broken"
+    assert spikes[new] < 3.5 < spikes[old], "in a burst of load, with nothing broken"
     for key in ("latency_p50_s", "under_fault_p99_s", "carried_per_s"):
         assert all(value > 0 for value in runs.figures(key).values()), key
     for run in runs.verdict["runs"]:
