@@ -290,12 +290,13 @@ def scenarios() -> dict[str, Scenario]:
         Scenario(
             "legacy-hdfs",
             legacy_hdfs,
-            Steady(rate=800, seconds=17),
+            Steady(rate=800, seconds=19),
             schedule(
                 partition("landing->hdfs").at(2.5).lasting(1),
                 kill_service("hdfs-datanode").at(6.5).lasting(1),
-                # Last: with what its DataNode has to tell it again, a NameNode is back after 5 to 8 s.
-                kill_service("hdfs-namenode").at(12).lasting(1),
+                # Not before what waited for the DataNode is written. Last: with what its DataNode has to tell it again, a
+                # NameNode is back after 5 to 8 s.
+                kill_service("hdfs-namenode").at(15).lasting(1),
             ),
             claims(legacy_hdfs),
             about="the Lambda pipeline with its raw logs in HDFS, whose DataNode and NameNode are killed and started again",
