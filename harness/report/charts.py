@@ -481,9 +481,9 @@ def _trend(
     values: Sequence[float | None],
     line: tuple[float, float] | None,
 ) -> Markup:
-    drawing, left, right, top, bottom = _Drawing(width), 52.0, width - 8.0, 10.0, 104.0
+    drawing, left, right, top, bottom = Drawing(width), 52.0, width - 8.0, 10.0, 104.0
     known = [value for value in values if value is not None]
-    high = _nice_top(max([*known, *(line or ())], default=1.0))
+    high = nice_top(max([*known, *(line or ())], default=1.0))
 
     def x(at: float) -> float:
         return left + at / max(1, len(values) - 1) * (right - left)
