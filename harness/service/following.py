@@ -33,7 +33,9 @@ class Follower:
         at = int(offset)
         files = {path.relative_to(self.folder).as_posix(): path for path in histories(self.folder)}
         names = list(files)
-        first = names.index(name) if name in names else 0
+        # A soak drops the cycles behind it: what stood there goes on with the next one that is left.
+        gone = sum(Path(one).parent.name <= Path(name).parent.name for one in names)
+        first = names.index(name) if name in names else gone if name.startswith("cycles/") else 0
         for one in names[first:]:
             begin = at if one == name else 0
             try:

@@ -340,6 +340,17 @@ def test_a_follower_gives_each_record_once_across_the_runs_of_a_folder(tmp_path:
     assert [record["n"] for _, record in Follower(tmp_path, told[0][0]).new()] == [2, 3, 4, 6], "from a place on"
 
 
+def test_a_follower_goes_on_behind_a_cycle_that_was_dropped(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / "cycles" / f"{number}").mkdir(parents=True)
+        (tmp_path / "cycles" / f"{number}" / "history.jsonl").write_text(f'{{"n": {number}}}\n')
+    place = next(iter(Follower(tmp_path).new()))[0]
+    (tmp_path / "cycles" / "1" / "history.jsonl").unlink()
+    assert [record["n"] for _, record in Follower(tmp_path, place).new()] == [2, 3]
+    (tmp_path / "cycles" / "2" / "history.jsonl").unlink()
+    assert [record["n"] for _, record in Follower(tmp_path, "cycles/2/history.jsonl@9").new()] == [3]
+
+
 @pytest.mark.parametrize("place", ["", "x", "../../etc/passwd@0", "@-1", "a@99999999999999999999", "@9"])
 def test_a_place_that_is_none_leads_nowhere(tmp_path: Path, place: str) -> None:
     (tmp_path / "history.jsonl").write_text('{"n": 1}\n')
