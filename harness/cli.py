@@ -32,6 +32,7 @@ first steps:
   gauntlet run                              the main job on the reference pipeline
   gauntlet run --schedule random --seed 42  faults, targets and times drawn from a seed
   gauntlet run lost-acks --pipeline no-dedup    a pipeline with a planted bug: see it caught
+  gauntlet compare kappa@main kappa         is what is checked out worse than main?
   gauntlet list                             scenarios, pipelines, faults, assertions, mutants
   gauntlet doctor                           what is installed, what would be fetched
 """
@@ -187,6 +188,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     soak.add_argument("--resume", type=Path, metavar="DIR", help="go on with the soak in this folder")
     soak.add_argument("--json", action="store_true", help="end with one JSON object on stdout; all else goes to stderr")
+
+    from harness.compare.command import add_to as add_compare
+
+    add_compare(commands)
 
     provision = commands.add_parser(
         "provision",
@@ -382,21 +387,37 @@ def _soak(args: argparse.Namespace) -> int:
     return exit_status(verdict)
 
 
+def _compare(args: argparse.Namespace) -> int:
+    from harness.compare import command
+
+    if args.resume is not None:
+        _folder(args.resume)
+    _check_out(args.out)
+    return command.execute(args)
+
+
 def _check(args: argparse.Namespace) -> int:
     from assertions.judge import judge
     from harness import side_by_side
+    from harness.compare import comparison
+    from harness.compare.command import print_lines
     from harness.report.terminal import print_verdict
     from harness.store import SavedRun
 
     folder = _folder(args.run)
+    if comparison.is_one(folder):
+        return _answer(comparison.judge_again(folder), args.json, print_lines)
     verdict = side_by_side.judge_again(folder) if side_by_side.is_one(folder) else judge(SavedRun.load(folder))
     return _answer(verdict, args.json, print_verdict)
 
 
 def _report(args: argparse.Namespace) -> int:
     from harness import side_by_side
+    from harness.compare import comparison
 
     folder = _folder(args.run)
+    if comparison.is_one(folder):
+        return _report_of_comparison(folder)
     if not side_by_side.is_one(folder):
         return _report_of(folder)
     from harness.report.side_by_side import write_page
@@ -413,6 +434,26 @@ def _report(args: argparse.Namespace) -> int:
         for run in verdict["runs"]:
             _report_of(Path(run["run"]))
     side_by_side.write_answers(folder, verdict)
+    print(folder / "report.html")
+    return PASS
+
+
+def _report_of_comparison(folder: Path) -> int:
+    from harness.compare import comparison
+    from harness.report.compare import write_page
+    from harness.store import UnfinishedRun
+
+    try:
+        verdict = comparison.judge_again(folder)
+    except UnfinishedRun as error:
+        write_page(folder, {}, folder / "report.html")
+        print(f"gauntlet: {error}", file=sys.stderr)
+        print(folder / "report.html")
+        return INCONCLUSIVE
+    with contextlib.redirect_stdout(sys.stderr):
+        for run in verdict["runs"]:
+            _report_of(Path(run["run"]))
+    comparison.write_answers(folder, verdict)
     print(folder / "report.html")
     return PASS
 
