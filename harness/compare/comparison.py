@@ -292,7 +292,7 @@ def made_of(path: Path, verdict: Mapping[str, Any], pair: int, side: str, attemp
         path.name,
         measuring.figures(verdict, SavedRun.open_unsealed(path)),
         kinds_of(verdict),
-        unsure if verdict["verdict"] == "inconclusive" else (),
+        unsure if verdict["verdict"] == "inconclusive" else [],
     )
 
 

@@ -13,7 +13,8 @@ tails and jumps (what a killed worker held comes again after a deadline), of whi
   probably (J. A. Hartigan, "Using subsample values as typical values", Journal of the American Statistical Association 64,
   1969, 1303-1317). So the interval asks for no shape either, and none can be stated of fewer than six pairs at 95 %.
 * **What could have been seen**: the true difference that this test would have found in `POWER` of all cases, if the pairs
-  scattered normally as much as these did. It is a guide, and as uncertain as the scatter of few pairs is.
+  scattered normally, and as much as these few allow to be believed: more than they happened to, by the upper end of a
+  one-sided interval at `POWER` for their scatter.
 """
 
 from __future__ import annotations
@@ -128,12 +129,15 @@ def interval(differences: np.ndarray, confidence: float = CONFIDENCE) -> tuple[f
 def _detectable(known: np.ndarray, critical: float) -> float:
     """From the size that counts, by way of Student's t (of which it is a function), and its power."""
     from scipy.optimize import brentq  # here, because it takes half a second
-    from scipy.stats import nct
+    from scipy.stats import chi2, nct
 
     n = len(known)
     if n < 2 or critical**2 >= n:
         return math.inf
     scatter = float(known.std(ddof=1))
+    if scatter == 0:
+        return 0.0
+    scatter *= math.sqrt((n - 1) / float(chi2.ppf(1 - POWER, n - 1)))
     t = critical * math.sqrt((n - 1) / (n - critical**2))
 
     def missing(shift: float) -> float:

@@ -215,7 +215,7 @@ def test_pairs_alternate_a_crash_loses_nothing_and_judging_again_says_the_same(t
     names = [name for name in first.ran + second.ran if name.startswith("pair")]
     assert names == [f"pair-{pair:02d}-{side}" for pair in range(1, 8) for side in order(pair)]
     assert verdict["verdict"] == "pass", verdict["findings"]
-    assert [run["seed"] for run in verdict["runs"]] == [run["seed"] for run in verdict["runs"]]
+    assert [int(run["folder"].rsplit("-", 1)[1]) for run in verdict["runs"]] == [7 + (i // 2) for i in range(14)]
     assert comparison.judge_again(folder) == verdict
     assert cli.main(["check", str(folder)]) == 0
     page = (folder / "report.html").read_text()

@@ -25,7 +25,7 @@ def scatter(rng: np.random.Generator, measures: int = 5, pairs: int = PAIRS) -> 
 @pytest.mark.parametrize("pairs", [7, 8, 10])
 def test_between_equal_versions_some_difference_is_claimed_as_seldom_as_is_said(pairs: int) -> None:
     rng = np.random.default_rng(1)
-    count = 1500
+    count = 800
     false = 0
     for _ in range(count):
         signs = statistics._signs(pairs)
@@ -48,16 +48,16 @@ def test_a_doubling_is_found_beside_measures_that_do_not_differ() -> None:
     assert wrong <= 8
 
 
-def test_what_could_have_been_seen_is_mostly_found_and_a_quarter_of_it_seldom() -> None:
+def test_what_could_have_been_seen_is_mostly_found_and_a_fifth_of_it_seldom() -> None:
     rng = np.random.default_rng(3)
     detectable = float(np.median([compare(rng.normal(0, 0.2, (PAIRS, 3)))[0].detectable for _ in range(50)]))
     share = {}
-    for part in (1.0, 0.25):
-        trials = rng.normal(0, 0.2, (200, PAIRS, 3))
+    for part in (1.0, 0.2):
+        trials = rng.normal(0, 0.2, (150, PAIRS, 3))
         trials[:, :, 0] += part * detectable
         share[part] = np.mean([compare(t)[0].different for t in trials])
-    assert share[1.0] > 0.65
-    assert share[0.25] < 0.2
+    assert share[1.0] >= 0.75
+    assert share[0.2] < 0.2
 
 
 @pytest.mark.parametrize("pairs", [6, 8, 12])
