@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,10 @@ def execute(args: argparse.Namespace) -> int:
         folder, state = begun(asked, args.out)
         folder = folder.resolve()
     _tell(f"compare: {state.asked.pairs} pairs in {folder}")
-    with Session(state.asked.backend) as session, Comparison.opened(folder, state, session, _tell) as comparison:
+    with (
+        Session(state.asked.backend) as session,
+        Comparison.opened(folder, state, session, _tell, _status) as comparison,
+    ):
         verdict = comparison.run()
     print_lines(verdict, sys.stderr if args.json else sys.stdout)
     if args.json:
@@ -124,6 +128,24 @@ def execute(args: argparse.Namespace) -> int:
         print(json.dumps(verdict))
     sys.stdout.flush()
     return exit_status(verdict)
+
+
+@contextlib.contextmanager
+def _status() -> Iterator[Any]:
+    """On a terminal a line that says which run is where; elsewhere nothing, since each run has a line at its end."""
+    from rich.console import Console
+
+    with Console(stderr=True, highlight=False, markup=False).status("starts") as status:
+        name = ""
+
+        def on(event: dict[str, Any]) -> None:
+            nonlocal name
+            if event["kind"] == "run":
+                name = f"{event['scenario']} on {event['pipeline']}, seed {event['seed']}"
+            elif event["kind"] == "stage":
+                status.update(f"{name}: {event['stage']}")
+
+        yield on
 
 
 def print_lines(verdict: dict[str, Any], stream: Any = None) -> None:
