@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from harness.compare import command as compare
 from harness.service import command as service
 from harness.topology import Pipeline, UsageError, unknown
 
@@ -33,6 +34,7 @@ first steps:
   gauntlet run                              the main job on the reference pipeline
   gauntlet run --schedule random --seed 42  faults, targets and times drawn from a seed
   gauntlet run lost-acks --pipeline no-dedup    a pipeline with a planted bug: see it caught
+  gauntlet compare kappa@main kappa         is what is checked out worse than main?
   gauntlet list                             scenarios, pipelines, faults, assertions, mutants
   gauntlet doctor                           what is installed, what would be fetched
 """
@@ -191,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     soak.add_argument("--json", action="store_true", help="end with one JSON object on stdout; all else goes to stderr")
 
     service.add_to(commands)
+    compare.add_to(commands)
 
     provision = commands.add_parser(
         "provision",
@@ -388,9 +391,18 @@ def _answer_of_soak(verdict: dict[str, Any], as_json: bool) -> int:
     return exit_status(verdict)
 
 
+def _compare(args: argparse.Namespace) -> int:
+    if args.resume is not None:
+        _folder(args.resume)
+    _check_out(args.out)
+    return compare.execute(args)
+
+
 def _check(args: argparse.Namespace) -> int:
     from assertions.judge import judge
     from harness import side_by_side
+    from harness.compare import comparison
+    from harness.compare.command import print_lines
     from harness.report.terminal import print_verdict
     from harness.soak import answers
     from harness.store import SavedRun
@@ -398,17 +410,22 @@ def _check(args: argparse.Namespace) -> int:
     folder = _folder(args.run)
     if answers.is_one(folder):
         return _answer_of_soak(answers.judge_again(folder), args.json)
+    if comparison.is_one(folder):
+        return _answer(comparison.judge_again(folder), args.json, print_lines)
     verdict = side_by_side.judge_again(folder) if side_by_side.is_one(folder) else judge(SavedRun.load(folder))
     return _answer(verdict, args.json, print_verdict)
 
 
 def _report(args: argparse.Namespace) -> int:
     from harness import side_by_side
+    from harness.compare import comparison
     from harness.soak import answers
 
     folder = _folder(args.run)
     if answers.is_one(folder):
         return _report_of_soak(folder)
+    if comparison.is_one(folder):
+        return _report_of_comparison(folder)
     if not side_by_side.is_one(folder):
         return _report_of(folder)
     from harness.report.side_by_side import write_page
@@ -442,6 +459,26 @@ def _report_of_soak(folder: Path) -> int:
         print(folder / "report.html")
         return INCONCLUSIVE
     answers.write_answers(folder, verdict)
+    print(folder / "report.html")
+    return PASS
+
+
+def _report_of_comparison(folder: Path) -> int:
+    from harness.compare import comparison
+    from harness.report.compare import write_page
+    from harness.store import UnfinishedRun
+
+    try:
+        verdict = comparison.judge_again(folder)
+    except UnfinishedRun as error:
+        write_page(folder, {}, folder / "report.html")
+        print(f"gauntlet: {error}", file=sys.stderr)
+        print(folder / "report.html")
+        return INCONCLUSIVE
+    with contextlib.redirect_stdout(sys.stderr):
+        for run in verdict["runs"]:
+            _report_of(Path(run["run"]))
+    comparison.write_answers(folder, verdict)
     print(folder / "report.html")
     return PASS
 
