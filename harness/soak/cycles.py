@@ -45,9 +45,9 @@ from load.profiles import Steady
 KEPT = 2
 #: A cycle that could not say is tried so often in all.
 ATTEMPTS = 2
-#: Rows of a sink are dropped when their window ended so long ago: no event is later than 75 s (`load.plan`), and none waits
-#: longer than a cycle.
-ROWS_FOR_S = 300.0
+#: Rows of a sink are dropped, between two cycles, when their window ended so long ago: no event that is still to come is
+#: older than 75 s (`load.plan`). Whatever is there is read again and again by the sink's tap.
+ROWS_FOR_S = 120.0
 #: Drift is judged in a soak of so many cycles or more.
 ENOUGH_CYCLES = math.ceil(LEAST_CYCLES / 0.75)
 
