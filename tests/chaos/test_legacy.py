@@ -28,8 +28,10 @@ def test_the_old_loses_what_the_new_does_not(gauntlet: Gauntlet) -> None:
     assert lost[new] == 0 < lost[old]
     assert runs.figures("restarts") == {old: 4, new: 4}
     parity = runs.figures("parity")
-    assert parity[old] < 95 < parity[new]
-    assert (runs.figures("wrong")[new], runs.figures("left_out_late")[new]) == (0, 0)
+    assert parity[new] > max(95, parity[old])
+    wrong = runs.figures("wrong")
+    assert wrong[new] == 0 < wrong[old]
+    assert runs.figures("left_out_late")[new] == 0
     spikes = runs.figures("steady_p99_s")
     assert spikes[new] < 3.5 < spikes[old], "in a burst of load, with nothing broken"
     for key in ("latency_p50_s", "under_fault_p99_s", "carried_per_s"):
