@@ -680,14 +680,14 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from harness.catalog import listing
+    from harness.catalog import listing, soak_mutants
 
     found = listing()
     if args.json:
         print(json.dumps(found))
         return PASS
-    for kind, things in found.items():
-        print(f"{kind.replace('_', ' ')}:")
+    for kind, things in {**found, "mutants that take a soak": soak_mutants()}.items():
+        print(f"{kind}:")
         for thing in things:
             caught = f"  [caught by {thing['caught_by']} in {thing['scenario']}]" if "caught_by" in thing else ""
             print(f"  {thing['name']:26} {thing['about']}{caught}")

@@ -106,7 +106,7 @@ def test_a_mutant_of_the_soak_is_caught_by_what_a_soak_claims(name: str) -> None
     assert mutant.scenario == "soak"
     assert mutant.caught_by in {"drift", *(a.name for a in catalog.claims(mutant.pipeline))}
     assert catalog.pipeline(name) is mutant.pipeline
-    assert name in [m["name"] for m in catalog.listing()["soak_mutants"]]
+    assert name in [m["name"] for m in catalog.soak_mutants()]
     assert name not in MUTANTS, "a single run need not catch it"
 
 
