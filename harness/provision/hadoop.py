@@ -143,7 +143,13 @@ class Hdfs:
 
     def args(self, main: str) -> list[str]:
         """The command line of NAMENODE or DATANODE."""
-        return [*self.program.command, "-cp", f"{self.folder / 'conf'}:{self.program.classpath}", main]
+        return [
+            *self.program.command,
+            f"-Djava.io.tmpdir={self.folder}",
+            "-cp",
+            f"{self.folder / 'conf'}:{self.program.classpath}",
+            main,
+        ]
 
 
 def _write(path: Path, settings: Mapping[str, object]) -> None:

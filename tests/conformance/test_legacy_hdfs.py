@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
@@ -63,6 +64,11 @@ class Cluster:
             self.kill(main)
 
 
+def left_behind() -> set[Path]:
+    """What HDFS's web servers unpack, in the folder of everybody's temporary files."""
+    return set(Path(tempfile.gettempdir()).glob("jetty-*"))
+
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     folder = tmp_path / "hdfs"
@@ -71,9 +77,11 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         find_older_java(Search(), hadoop.MOST_JAVA)
     except ProvisionError as missing:
         pytest.skip(f"no Java that Hadoop runs on: {missing}")
+    before = left_behind()
     made = Cluster(folder)
     yield made
     made.close()
+    assert left_behind() <= before, "what is killed removes nothing, so it must have had all in its own folder"
 
 
 @pytest.fixture
