@@ -127,6 +127,10 @@ class State:
         """The last attempt of each cycle."""
         return list({cycle.number: cycle for cycle in self.cycles}.values())
 
+    def runs(self) -> list[str]:
+        """The run folders of all attempts, those that were cut off too."""
+        return [cycle.run for cycle in self.cycles] + [cut.run for cut in self.cut]
+
     def next(self) -> tuple[int, int]:
         """(number, attempt) of the cycle that comes next."""
         last = self.cycles[-1] if self.cycles else None
@@ -189,9 +193,10 @@ class Soak:
 
     def _note_cut(self) -> None:
         """Cycles that an earlier harness left unfinished, or finished and had no time to write down."""
-        known = {cycle.run for cycle in self.state.cycles} | {cut.run for cut in self.state.cut}
+        # By their names: a soak's folder may have been moved.
+        known = {Path(one).name for one in self.state.runs()}
         for path in sorted((self.folder / "cycles").glob("*")):
-            if str(path) not in known:
+            if path.name not in known:
                 found = ledgers(RunFolder(path).ledger)
                 self.state.cut.append(Cut(str(path), Ledger.read(*found).totals() if found else dict(_NO_EVENTS)))
         self.state.save(self.folder)
@@ -377,7 +382,7 @@ def _accounted(state: State) -> dict[str, Any]:
         "could_not_say": _summed(unsaid)["acked"],
         **_unjudged(state),
     }
-    runs = [cycle.run for cycle in state.cycles] + [cut.run for cut in state.cut]
+    runs = state.runs()
     wrong = [
         f"of cycle {c.number} {c.events.get('acked', 0):,} events were acknowledged, and {c.judged or 0:,} judged"
         for c in said
@@ -416,7 +421,9 @@ def summary(state: State, folder: Path) -> dict[str, Any]:
     verdicts += [accounted["verdict"]] if judged else []
     events = _summed(judged)
     count = {verdict: sum(c.verdict == verdict for c in judged) for verdict in ("pass", "violation", "inconclusive")}
-    told = f"no trend in {len(trends)} measures over {len(judged)} cycles"
+    unsure = [d.measure for d in trends if d.verdict == "too few"]
+    told = f"no trend in {len(trends) - len(unsure)} measures over {len(judged)} cycles"
+    told += f"; {len(unsure)} more could not be told in enough of them" if unsure else ""
     if growing:
         told = "; ".join(
             f"{d.measure} grows by {d.a_cycle:.3g} a cycle, from {d.first:.4g} to {d.last:.4g}" for d in growing

@@ -259,3 +259,18 @@ def test_disk_is_what_files_take_and_not_how_long_they_are(tmp_path: Path) -> No
     with open(tmp_path / "hole", "wb") as file:
         file.truncate(1 << 30)
     assert 1 << 20 <= _on_disk(tmp_path) < 2 << 20
+
+
+def test_a_soak_that_was_moved_knows_its_runs_and_tells_only_what_was_cut_off(tmp_path: Path) -> None:
+    for name in ("judged", "cut"):
+        (tmp_path / "cycles" / name).mkdir(parents=True)
+    judged = state(dataclasses.replace(cycle(1), run="/where/it/was/cycles/judged"))
+    Soak(None, judged, tmp_path, None, print)._note_cut()  # type: ignore[arg-type]
+    assert [Path(cut.run).name for cut in judged.cut] == ["cut"]
+    assert State.load(tmp_path).cut == judged.cut
+
+
+def test_measures_that_could_not_be_told_are_no_proof_that_nothing_grows() -> None:
+    cycles = [cycle(n, **{"disk (MiB)": 900.0, "latency p99 (s)": None}) for n in range(1, 31)]
+    told = summary(state(*cycles), Path("/soak"))["findings"][0]["summary"]
+    assert told == "no trend in 1 measures over 30 cycles; 1 more could not be told in enough of them"
