@@ -28,9 +28,14 @@ def draw(cost: Sequence[Sequence[float]], memory: Sequence[Sequence[float]], eve
         _panel("Processor time to judge a run (s)", events, seconds, 0),
         _panel("Most memory (MiB)", events, memory, _HEIGHT),
     ]
+    return _picture("Time and memory to judge a run, by its events", panels)
+
+
+def _picture(about: str, panels: Sequence[str]) -> str:
+    """Panels one below the other."""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {2 * _HEIGHT}" role="img" '
-        f'aria-label="Time and memory to judge a run, by its events"><style>{_STYLE}</style>{"".join(panels)}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {len(panels) * _HEIGHT}" role="img" '
+        f'aria-label="{about}"><style>{_STYLE}</style>{"".join(panels)}</svg>\n'
     )
 
 
@@ -75,10 +80,7 @@ def picture_of_a_soak(cycles: Sequence[Mapping[str, Any]]) -> str:
         _lines("Memory after each cycle (MiB)", cycles, memory, 0),
         _lines("Disk after each cycle (MiB)", cycles, disk, _HEIGHT),
     ]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {2 * _HEIGHT}" role="img" '
-        f'aria-label="Memory and disk of a soak, by its cycles"><style>{_STYLE}</style>{"".join(panels)}</svg>\n'
-    )
+    return _picture("Memory and disk of a soak, by its cycles", panels)
 
 
 def _lines(title: str, cycles: Sequence[Mapping[str, Any]], names: Sequence[str], top: int) -> str:

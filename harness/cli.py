@@ -128,13 +128,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true", help="end with one JSON object on stdout; all else goes to stderr")
 
     check = commands.add_parser("check", help="judge a saved run again", description="Judges a saved run again.")
-    check.add_argument("run", type=Path, metavar="RUN", help="a run folder, or that of a soak")
+    check.add_argument("run", type=Path, metavar="RUN", help="a folder of a run, or of several")
     check.add_argument("--json", action="store_true", help="print the verdict as one JSON object")
 
     report = commands.add_parser(
         "report", help="write a saved run's page again", description="Writes report.html again."
     )
-    report.add_argument("run", type=Path, metavar="RUN", help="a run folder, or that of a soak")
+    report.add_argument("run", type=Path, metavar="RUN", help="a folder of a run, or of several")
 
     zoo = commands.add_parser(
         "zoo",
@@ -371,114 +371,70 @@ def _soak(args: argparse.Namespace) -> int:
         with SoakView(state) as view:
             verdict = Soak(scenario, state, folder, session, view.tell, [view.on]).run()
     write_answers(folder, verdict)
-    return _answer_of_soak(verdict, args.json)
+    return _answer(verdict, args.json, _print_soak)
 
 
-def _answer_of_soak(verdict: dict[str, Any], as_json: bool) -> int:
-    from assertions.judge import exit_status
+def _print_soak(verdict: dict[str, Any], stream: Any) -> None:
     from harness.report.soak import sentence
 
     unjudged = verdict["unjudged"]["cut_off"] + verdict["unjudged"]["tried_again"]
     print(
         f"{verdict['verdict']}: {sentence(verdict)} {verdict['events']['acked']:,} events acknowledged and judged, "
         f"{unjudged:,} not judged; {verdict['faults']} faults.\n{verdict['soak']}/report.html",
-        file=sys.stderr if as_json else sys.stdout,
+        file=stream,
     )
-    if as_json:
-        sys.stderr.flush()
-        print(json.dumps(verdict))
-    sys.stdout.flush()
-    return exit_status(verdict)
 
 
 def _compare(args: argparse.Namespace) -> int:
     if args.resume is not None:
         _folder(args.resume)
     _check_out(args.out)
-    return compare.execute(args)
+    return _answer(compare.execute(args), args.json, compare.print_lines)
 
 
 def _check(args: argparse.Namespace) -> int:
     from assertions.judge import judge
-    from harness import side_by_side
-    from harness.compare import comparison
-    from harness.compare.command import print_lines
     from harness.report.terminal import print_verdict
-    from harness.soak import answers
     from harness.store import SavedRun
 
     folder = _folder(args.run)
-    if answers.is_one(folder):
-        return _answer_of_soak(answers.judge_again(folder), args.json)
-    if comparison.is_one(folder):
-        return _answer(comparison.judge_again(folder), args.json, print_lines)
-    verdict = side_by_side.judge_again(folder) if side_by_side.is_one(folder) else judge(SavedRun.load(folder))
-    return _answer(verdict, args.json, print_verdict)
+    for kind, printed in _kinds_of_several().items():
+        if kind.is_one(folder):
+            return _answer(kind.judge_again(folder), args.json, printed)
+    return _answer(judge(SavedRun.load(folder)), args.json, print_verdict)
 
 
 def _report(args: argparse.Namespace) -> int:
+    folder = _folder(args.run)
+    kind = next((kind for kind in _kinds_of_several() if kind.is_one(folder)), None)
+    return _report_of(folder) if kind is None else _report_of_several(folder, kind)
+
+
+def _kinds_of_several() -> dict[Any, Any]:
+    """What kinds of folders hold several runs (the module of each has `is_one`, `judge_again`, `write_answers` and
+    `write_unfinished`), and how its verdict is printed."""
     from harness import side_by_side
     from harness.compare import comparison
+    from harness.report.terminal import print_verdict
     from harness.soak import answers
 
-    folder = _folder(args.run)
-    if answers.is_one(folder):
-        return _report_of_soak(folder)
-    if comparison.is_one(folder):
-        return _report_of_comparison(folder)
-    if not side_by_side.is_one(folder):
-        return _report_of(folder)
-    from harness.report.side_by_side import write_page
+    return {side_by_side: print_verdict, comparison: compare.print_lines, answers: _print_soak}
+
+
+def _report_of_several(folder: Path, kind: Any) -> int:
     from harness.store import UnfinishedRun
 
     try:
-        verdict = side_by_side.judge_again(folder)
+        verdict = kind.judge_again(folder)
     except UnfinishedRun as error:
-        write_page(folder, {}, folder / "report.html")
+        kind.write_unfinished(folder)
         print(f"gauntlet: {error}", file=sys.stderr)
         print(folder / "report.html")
         return INCONCLUSIVE
     with contextlib.redirect_stdout(sys.stderr):
-        for run in verdict["runs"]:
+        for run in verdict.get("runs", ()):
             _report_of(Path(run["run"]))
-    side_by_side.write_answers(folder, verdict)
-    print(folder / "report.html")
-    return PASS
-
-
-def _report_of_soak(folder: Path) -> int:
-    from harness.soak import answers
-    from harness.soak.cycles import State, summary
-    from harness.store import UnfinishedRun
-
-    try:
-        verdict = answers.judge_again(folder)
-    except UnfinishedRun as error:
-        answers.write_answers(folder, summary(State.load(folder), folder), over=False)
-        print(f"gauntlet: {error}", file=sys.stderr)
-        print(folder / "report.html")
-        return INCONCLUSIVE
-    answers.write_answers(folder, verdict)
-    print(folder / "report.html")
-    return PASS
-
-
-def _report_of_comparison(folder: Path) -> int:
-    from harness.compare import comparison
-    from harness.report.compare import write_page
-    from harness.store import UnfinishedRun
-
-    try:
-        verdict = comparison.judge_again(folder)
-    except UnfinishedRun as error:
-        write_page(folder, {}, folder / "report.html")
-        print(f"gauntlet: {error}", file=sys.stderr)
-        print(folder / "report.html")
-        return INCONCLUSIVE
-    with contextlib.redirect_stdout(sys.stderr):
-        for run in verdict["runs"]:
-            _report_of(Path(run["run"]))
-    comparison.write_answers(folder, verdict)
+    kind.write_answers(folder, verdict)
     print(folder / "report.html")
     return PASS
 
@@ -595,6 +551,7 @@ def _zoo_opened(args: argparse.Namespace, journal: str, asked: dict[str, Any], p
     """A zoo on its session. What goes on is a line a run, and on a terminal a status line meanwhile."""
     from rich.console import Console
 
+    from harness.report.terminal import stages_on
     from harness.session import Session
     from harness.zoo import Zoo
 
@@ -604,17 +561,8 @@ def _zoo_opened(args: argparse.Namespace, journal: str, asked: dict[str, Any], p
         session = opened.enter_context(Session(args.backend))
         session.prepare(prepared)  # shows by itself what it fetches
         status = opened.enter_context(console.status("starts"))
-        name = ""
-
-        def on(event: dict[str, Any]) -> None:
-            nonlocal name
-            if event["kind"] == "run":
-                name = f"{event['scenario']} on {event['pipeline']}, seed {event['seed']}"
-            elif event["kind"] == "stage":
-                status.update(f"{name}: {event['stage']}")
-
         asked = {**asked, "backend": args.backend}
-        yield Zoo.opened(session, args.out / journal, asked, args.resume, console.print, on)
+        yield Zoo.opened(session, args.out / journal, asked, args.resume, console.print, stages_on(status))
 
 
 def _told_of_zoo(summary: dict[str, Any], table: Any, as_json: bool) -> int:

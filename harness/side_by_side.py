@@ -9,14 +9,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from assertions.base import worst
 from assertions.judge import judge
-from harness.history import Listener
+from harness.history import Views, nobody
 from harness.report import comparison
 from harness.report.html import RUNS
 from harness.run import Outcome
@@ -24,9 +23,6 @@ from harness.run_folder import FORMAT, DamagedRun, check_listed, new_folder, rea
 from harness.scenario import SideBySide
 from harness.session import Session
 from harness.store import SavedRun
-
-#: Makes the view of one run.
-Views = Callable[[], "contextlib.AbstractContextManager[Listener]"]
 
 
 def execute(side: SideBySide, session: Session, out: Path, views: Views | None = None) -> Outcome:
@@ -47,7 +43,7 @@ def execute(side: SideBySide, session: Session, out: Path, views: Views | None =
     }
     write_json(folder / RUNS, asked)
     for scenario, told in zip(side.scenarios, asked["runs"], strict=True):
-        with (views or _nobody)() as view:
+        with (views or nobody)() as view:
             outcome = session.run(scenario, folder, [view])
         told["folder"], asked["backend"] = outcome.folder.name, outcome.verdict["backend"]
         write_json(folder / RUNS, asked)
@@ -56,11 +52,6 @@ def execute(side: SideBySide, session: Session, out: Path, views: Views | None =
     names = [told["folder"] for told in asked["runs"]]
     write_manifest(folder, [folder / RUNS, *(folder / name / "manifest.json" for name in names)])
     return Outcome(verdict, folder)
-
-
-@contextlib.contextmanager
-def _nobody() -> Iterator[Listener]:
-    yield lambda event: None
 
 
 def is_one(folder: Path) -> bool:
@@ -95,6 +86,13 @@ def _folders(folder: Path, asked: Mapping[str, Any]) -> list[str]:
     if len(names) < 2 or any("/" in name or name == "None" for name in names):
         raise DamagedRun(f"{folder / RUNS}: names no folders of runs: {', '.join(names)}.")
     return names
+
+
+def write_unfinished(folder: Path) -> None:
+    """The page of runs of which not all came to their end. Raises only OSError."""
+    from harness.report.side_by_side import write_page
+
+    write_page(folder, {}, folder / "report.html")
 
 
 def write_answers(folder: Path, verdict: Mapping[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -100,8 +99,8 @@ def add_to(commands: Any) -> None:
     )
 
 
-def execute(args: argparse.Namespace) -> int:
-    from assertions.judge import exit_status
+def execute(args: argparse.Namespace) -> dict[str, Any]:
+    """The verdict."""
     from harness.compare.comparison import Comparison, State, begun, scenarios_of
     from harness.session import Session
 
@@ -121,13 +120,7 @@ def execute(args: argparse.Namespace) -> int:
         Session(state.asked.backend) as session,
         Comparison.opened(folder, state, session, _tell, _status) as comparison,
     ):
-        verdict = comparison.run()
-    print_lines(verdict, sys.stderr if args.json else sys.stdout)
-    if args.json:
-        sys.stderr.flush()
-        print(json.dumps(verdict))
-    sys.stdout.flush()
-    return exit_status(verdict)
+        return comparison.run()
 
 
 @contextlib.contextmanager
@@ -135,17 +128,10 @@ def _status() -> Iterator[Any]:
     """On a terminal a line that says which run is where; elsewhere nothing, since each run has a line at its end."""
     from rich.console import Console
 
+    from harness.report.terminal import stages_on
+
     with Console(stderr=True, highlight=False, markup=False).status("starts") as status:
-        name = ""
-
-        def on(event: dict[str, Any]) -> None:
-            nonlocal name
-            if event["kind"] == "run":
-                name = f"{event['scenario']} on {event['pipeline']}, seed {event['seed']}"
-            elif event["kind"] == "stage":
-                status.update(f"{name}: {event['stage']}")
-
-        yield on
+        yield stages_on(status)
 
 
 def print_lines(verdict: dict[str, Any], stream: Any = None) -> None:

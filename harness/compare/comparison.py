@@ -38,7 +38,7 @@ from harness.compare.release import (
 )
 from harness.compare.statistics import LEAST_PAIRS
 from harness.compare.versions import Version
-from harness.history import Listener
+from harness.history import Views, nobody
 from harness.run_folder import FORMAT, DamagedRun, check_listed, new_folder, read_json, write_json, write_manifest
 from harness.scenario import Scenario
 from harness.session import Session
@@ -50,9 +50,6 @@ ASKED = "compare.json"
 PAIRS = 8
 #: The load of the run before the first pair, which finds a version that does not work, and starts what starts slowly.
 WARM_UP_S = 3.0
-
-#: Makes the view of one run.
-Views = Callable[[], "contextlib.AbstractContextManager[Listener]"]
 
 
 @dataclass(frozen=True)
@@ -176,7 +173,7 @@ class Comparison:
         views: Views | None = None,
     ) -> None:
         self.folder, self.state, self.session, self.scenarios = folder, state, session, scenarios
-        self.tell, self.views = tell, views or _nobody
+        self.tell, self.views = tell, views or nobody
 
     @classmethod
     @contextlib.contextmanager
@@ -187,7 +184,8 @@ class Comparison:
 
         Raises UsageError where a version or the scenario makes no sense, before anything is started.
         """
-        copies = Path(tempfile.mkdtemp(prefix="gauntlet-versions-"))
+        # In the harness's own temp folder, which goes with it even when it is killed.
+        copies = Path(tempfile.mkdtemp(prefix="versions-", dir=session.processes.temp))
         try:
             yield cls(folder, state, session, scenarios_of(state.asked, copies), tell, views)
         finally:
@@ -254,11 +252,6 @@ class Comparison:
         drawn = both[BASELINE].drawn(backend.name, lambda fault: backend.refuses(fault, both[BASELINE].pipeline))
         same = {"faults": drawn.faults, "random": None, "schedule_seed": drawn.schedule_seed}
         return {side: scenario.with_(**same) for side, scenario in both.items()}
-
-
-@contextlib.contextmanager
-def _nobody() -> Iterator[Listener]:
-    yield lambda event: None
 
 
 def scenarios_of(asked: Asked, copies: Path) -> dict[str, Scenario]:
@@ -328,6 +321,13 @@ def judged(folder: Path, state: State) -> dict[str, Any]:
         "findings": told["findings"],
         "runs": [{**run.as_dict(), "run": str(folder / run.folder)} for run in state.runs],
     }
+
+
+def write_unfinished(folder: Path) -> None:
+    """The page of a comparison that did not come to its end. Raises only OSError."""
+    from harness.report.compare import write_page
+
+    write_page(folder, {}, folder / "report.html")
 
 
 def write_answers(folder: Path, verdict: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from markupsafe import Markup
 
 from harness.compare.measures import MEASURES
 from harness.report import words
-from harness.report.html import Section, framed, macros, standing_of, write_whole
+from harness.report.html import Section, asked_in, framed, macros, standing_of, write_whole
 
 Object = Mapping[str, Any]
 
@@ -39,19 +38,11 @@ def write_page(folder: Path, verdict: Object, path: Path) -> None:
 
 
 def page_of(folder: Path, verdict: Object) -> str:
-    asked = _asked(folder)
+    asked = asked_in(folder / "compare.json")
     standing = standing_of(verdict)
     hero = macros().hero(_hero(verdict, standing))
     sections = list(_sections(folder, verdict, asked))
     return framed("compare", standing, hero, sections, words.clean(folder), str(asked.get("started") or ""))
-
-
-def _asked(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / "compare.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def sentence(verdict: Object) -> str:

@@ -752,6 +752,14 @@ def _json_of(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def asked_in(path: Path) -> dict[str, Any]:
+    """What a folder of several runs says was asked; {} where it cannot be read, because its page is then most wanted."""
+    try:
+        return _json_of(path)
+    except (OSError, ValueError):
+        return {}
+
+
 def _lines_of(path: Path) -> list[dict[str, Any]]:
     found = []
     for line in path.read_bytes().split(b"\n"):

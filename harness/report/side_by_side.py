@@ -5,7 +5,6 @@ Every figure leads to the place in its run's own page where it stands. Nothing h
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from markupsafe import Markup
 
 from harness.report import words
 from harness.report.comparison import MEASURES, Measure, findings
-from harness.report.html import RUNS, Section, framed, latency_of, macros, standing_of, write_whole
+from harness.report.html import RUNS, Section, asked_in, framed, latency_of, macros, standing_of, write_whole
 from harness.report.tables import Head, Table
 from harness.store import SavedRun
 
@@ -38,21 +37,13 @@ def write_page(folder: Path, verdict: Object, path: Path) -> None:
 
 def page_of(folder: Path, verdict: Object) -> str:
     """The page as text. `verdict`: of `harness.side_by_side`, or {} for runs of which not all came to their end."""
-    asked = _asked(folder)
+    asked = asked_in(folder / RUNS)
     standing = standing_of(verdict)
     name = words.clean(verdict.get("scenario") or asked.get("scenario") or folder.name)
     hero = macros().hero(_hero(verdict, standing, _repeat(verdict, asked)))
     return framed(
         name, standing, hero, _sections(folder, verdict, asked), words.clean(folder), asked.get("started", "")
     )
-
-
-def _asked(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / RUNS).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _runs(verdict: Object) -> list[Object]:

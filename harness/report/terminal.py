@@ -25,6 +25,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.segment import Segment
+from rich.status import Status
 from rich.style import Style
 
 from harness.report import words
@@ -622,6 +623,20 @@ def _fault_lines(state: _State, now: float, most: int) -> list[Pieces]:
 
 
 # ------------------------------------------------------------------------------------------------ the verdict
+
+
+def stages_on(status: Status) -> Callable[[Event], None]:
+    """A listener to several runs, one after another, which shows on a status line which one is where."""
+    name = ""
+
+    def on(event: Event) -> None:
+        nonlocal name
+        if event["kind"] == "run":
+            name = f"{event['scenario']} on {event['pipeline']}, seed {event['seed']}"
+        elif event["kind"] == "stage":
+            status.update(f"{name}: {event['stage']}")
+
+    return on
 
 
 def print_verdict(verdict: Mapping[str, Any] | None, stream: TextIO | None = None) -> None:

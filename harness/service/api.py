@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -155,6 +154,17 @@ def started(keeper: Keeper, request: Any, origin: str) -> Job:
     return keeper.jobs.submit(
         request.model_dump(exclude_none=True), lambda id_: command_of(request, keeper.store, id_), origin
     )
+
+
+def removed(keeper: Keeper, entry: Entry) -> None:
+    """Removes a folder from the store. Raises HTTPException where it is under way, or cannot be."""
+    if entry.standing == "running" or entry.name in keeper.alive():
+        raise HTTPException(409, f"{entry.name} is under way; cancel its job first.")
+    try:
+        retention.remove(keeper.store, entry.name)
+    except OSError as error:
+        raise HTTPException(409, f"{entry.name} cannot be removed: {error.strerror}.") from error
+    keeper.index.refresh()
 
 
 def file_in(folder: Path, relative: str) -> Path | None:
@@ -317,14 +327,7 @@ def router(keeper: Keeper) -> APIRouter:
         responses=_says(404, 409),
     )
     def _remove(name: Called) -> None:
-        entry = found(name)
-        if entry.standing == "running" or name in keeper.alive():
-            raise HTTPException(409, f"{name} is under way; cancel its job first.")
-        try:
-            retention.remove(keeper.store, name)
-        except OSError as error:
-            raise HTTPException(409, f"{name} cannot be removed: {error.strerror}.") from error
-        keeper.index.refresh()
+        removed(keeper, found(name))
 
     @api.get("/scenarios", summary="The scenarios of which there are runs")
     def _scenarios() -> dict[str, list[str]]:
@@ -432,11 +435,6 @@ def router(keeper: Keeper) -> APIRouter:
             raise HTTPException(404, f"There is no schedule {name!r}.")
 
     return api
-
-
-def is_name(text: str) -> bool:
-    """Whether a schedule may be called that."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", text) is not None
 
 
 def schedule_out(one: Schedule) -> ScheduleOut:

@@ -29,7 +29,7 @@ from harness.service.index import Asked
 from harness.service.jobs import Full
 from harness.service.keeper import Keeper
 from harness.service.plots import over_time
-from harness.service.requests import catalog
+from harness.service.requests import catalog, is_name
 from harness.service.schedules import REQUEST
 from harness.service.zoo_page import healthy_of, mutants_of
 from harness.store import SavedRun
@@ -220,16 +220,7 @@ def router(keeper: Keeper, access: Access) -> APIRouter:
 
     @web.post("/runs/{name}/remove")
     def _remove(name: str) -> Response:
-        from harness.service import retention
-
-        entry = found(name)
-        if entry.standing == "running" or name in keeper.alive():
-            raise HTTPException(409, f"{name} is under way; cancel its job first.")
-        try:
-            retention.remove(keeper.store, name)
-        except OSError as error:
-            raise HTTPException(409, f"{name} cannot be removed: {error.strerror}.") from error
-        index.refresh()
+        api.removed(keeper, found(name))
         return RedirectResponse("/", 303)
 
     @web.get("/scenarios")
@@ -367,7 +358,7 @@ def router(keeper: Keeper, access: Access) -> APIRouter:
         try:
             asked = request_of(fields)
             api.check_names(asked, keeper.store)
-            if not api.is_name(fields.get("name", "")):
+            if not is_name(fields.get("name", "")):
                 raise UsageError("name: letters, digits, dots, dashes and underscores.")
             keeper.schedules.put(fields["name"], fields.get("cron", ""), asked)
         except UsageError as error:

@@ -6,6 +6,7 @@ is ever taken for an option.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,15 @@ from harness.service.entries import ZOO
 from harness.topology import UsageError, unknown
 
 Backend = Literal["auto", "process", "docker"]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+Name = Annotated[str, StringConstraints(pattern=_NAME)]
+
+
+def is_name(text: str) -> bool:
+    """Whether a schedule may be called that."""
+    return re.fullmatch(_NAME, text) is not None
+
+
 #: A name that `gauntlet list` prints, or module:attribute.
 PipelineName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(:[A-Za-z_][A-Za-z0-9_.]{0,99})?$")

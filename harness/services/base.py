@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -124,6 +125,22 @@ def wait_until_up(server: Any, site: Site, answers: Callable[[], bool], timeout_
         for name in server.children or [server.name]
     )
     raise StartFailed(f"{program} was not ready within {timeout_s:g} s: {reason}\n{logs}")
+
+
+def answer_to(question: bytes, address: str, until: bytes, timeout_s: float) -> tuple[float, bytes]:
+    """(seconds, answer) of a server that is sent these bytes on a fresh connection: what it says until that is in it, or less
+    where it ends the connection. Raises HarnessFault where it does not answer."""
+    host, port = address.split(":")
+    start = time.monotonic()
+    answer = b""
+    try:
+        with socket.create_connection((host, int(port)), timeout=timeout_s) as connection:
+            connection.sendall(question)
+            while until not in answer and (more := connection.recv(4096)):
+                answer += more
+    except OSError as error:
+        raise HarnessFault(f"{address} did not answer: {error}") from error
+    return time.monotonic() - start, answer
 
 
 # ------------------------------------------------------------------------------------------------- taps of sinks

@@ -10,8 +10,6 @@ to its own for whatever the NameNode sends it to: clients of WebHDFS have an opt
 from __future__ import annotations
 
 import json
-import socket
-import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any
 from harness.backends.base import Child, Exit, Site
 from harness.errors import HarnessFault
 from harness.provision.hadoop import DATANODE, NAMENODE
-from harness.services.base import ServiceExit, wait_until_up
+from harness.services.base import ServiceExit, answer_to, wait_until_up
 from harness.topology import Hdfs, Link
 
 _STATE = "/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState"
@@ -94,15 +92,8 @@ class HdfsServer:
 
 def probe(address: str, timeout_s: float = 5.0) -> float:
     """Seconds that a NameNode or DataNode takes to answer HTTP on a fresh connection, whatever it says."""
-    host, port = address.split(":")
-    start = time.monotonic()
-    try:
-        with socket.create_connection((host, int(port)), timeout=timeout_s) as connection:
-            connection.settimeout(timeout_s)
-            connection.sendall(f"GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
-            answer = connection.recv(64)
-    except OSError as error:
-        raise HarnessFault(f"{address} did not answer: {error}") from error
+    question = f"GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode()
+    took, answer = answer_to(question, address, b"\n", timeout_s)
     if not answer.startswith(b"HTTP/"):
         raise HarnessFault(f"{address} answered {answer!r} to an HTTP request")
-    return time.monotonic() - start
+    return took

@@ -12,7 +12,8 @@ from typing import Any
 import polars as pl
 
 from harness.backends.base import Child, Site
-from harness.services.base import ServiceExit, TapResult, wait_until_up
+from harness.errors import HarnessFault
+from harness.services.base import ServiceExit, TapResult, answer_to, wait_until_up
 from harness.services.messages import MessageLog
 from harness.topology import Link, PubSub, PubSubHop
 
@@ -259,24 +260,10 @@ class PubSubTap:
 
 def probe(address: str, timeout_s: float = 5.0) -> float:
     """Seconds that a gRPC server takes to answer an HTTP/2 preface and ping on a fresh connection (RFC 9113)."""
-    import socket
-
-    from harness.errors import HarnessFault
-
-    host, port = address.split(":")
     settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
     ping = b"\x00\x00\x08\x06\x00\x00\x00\x00\x00gauntlet"
-    start = time.monotonic()
-    try:
-        with socket.create_connection((host, int(port)), timeout=timeout_s) as connection:
-            connection.settimeout(timeout_s)
-            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + ping)
-            data = b""
-            while b"gauntlet" not in data:  # the answer to the ping carries the same eight bytes
-                got = connection.recv(4096)
-                if not got:
-                    raise HarnessFault(f"{address} closed the connection")
-                data += got
-    except OSError as error:
-        raise HarnessFault(f"{address} did not answer: {error}") from error
-    return time.monotonic() - start
+    # The answer to the ping carries the same eight bytes.
+    took, answer = answer_to(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + ping, address, b"gauntlet", timeout_s)
+    if b"gauntlet" not in answer:
+        raise HarnessFault(f"{address} closed the connection")
+    return took

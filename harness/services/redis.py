@@ -7,15 +7,13 @@ SIGKILL, and nothing without the file.
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.backends.base import Child, Site
 from harness.errors import HarnessFault
-from harness.services.base import ServiceExit, wait_until_up
+from harness.services.base import ServiceExit, answer_to, wait_until_up
 from harness.topology import Link, Redis
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "everysec")
@@ -88,15 +86,7 @@ def _remove(client: Any, pattern: str) -> None:
 
 def probe(address: str, timeout_s: float = 5.0) -> float:
     """Seconds that a Redis takes to answer PING on a fresh connection; one that still reads its file does not."""
-    host, port = address.split(":")
-    start = time.monotonic()
-    try:
-        with socket.create_connection((host, int(port)), timeout=timeout_s) as connection:
-            connection.settimeout(timeout_s)
-            connection.sendall(b"PING\r\n")
-            answer = connection.recv(64)
-    except OSError as error:
-        raise HarnessFault(f"{address} did not answer: {error}") from error
+    took, answer = answer_to(b"PING\r\n", address, b"\n", timeout_s)
     if not answer.startswith(b"+PONG"):
         raise HarnessFault(f"{address} answered {answer!r} to PING")
-    return time.monotonic() - start
+    return took

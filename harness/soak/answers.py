@@ -46,12 +46,17 @@ def _compare(folder: Path, cycle: Cycle) -> None:
         )
 
 
-def write_answers(folder: Path, verdict: Mapping[str, Any], over: bool = True) -> None:
-    """The verdict, three ways. `over`: the soak came to its end. Raises only OSError."""
-    if over:
-        write_json(folder / "verdict.json", verdict)
-    write_page(folder, verdict, over, folder / "report.html")
-    write_junit(_for_junit(verdict) if over else None, folder / "junit.xml")
+def write_unfinished(folder: Path) -> None:
+    """The page and the JUnit file of a soak that did not come to its end. Raises only OSError."""
+    write_page(folder, summary(State.load(folder), folder), False, folder / "report.html")
+    write_junit(None, folder / "junit.xml")
+
+
+def write_answers(folder: Path, verdict: Mapping[str, Any]) -> None:
+    """The verdict, three ways. Raises only OSError."""
+    write_json(folder / "verdict.json", verdict)
+    write_page(folder, verdict, True, folder / "report.html")
+    write_junit(_for_junit(verdict), folder / "junit.xml")
 
 
 def _for_junit(verdict: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -174,6 +175,7 @@ class Session:
 
     def __init__(self, make: Callable[[str, int], World], crash_at: int = -1) -> None:
         self.make, self.crash_at, self.ran = make, crash_at, list[str]()
+        self.processes = SimpleNamespace(temp=Path(tempfile.gettempdir()))
 
     def prepare(self, pipeline: Any) -> Any:
         return SimpleNamespace(name="process", where="as processes", refuses=lambda fault, pipeline: None)
@@ -344,3 +346,12 @@ def test_a_git_ref_is_run_from_a_copy_of_the_repository_at_that_commit(
     assert moved.command == [str(tmp_path / "copy" / "app" / "run.sh")]
     with pytest.raises(UsageError, match="not there at that commit"):
         tree.moved(dataclasses.replace(kappa.worker("converter"), cwd=str(top / "later")))
+
+
+def test_copies_of_a_version_lie_where_the_harness_leaves_nothing_however_it_ends(tmp_path: Path) -> None:
+    folder, state = begun(asked(), tmp_path / "out")
+    session = Session(healthy)
+    session.processes.temp = tmp_path
+    with Comparison.opened(folder, state, session, lambda text: None):  # type: ignore[arg-type]
+        assert len(list(tmp_path.glob("versions-*"))) == 1
+    assert not list(tmp_path.glob("versions-*"))
