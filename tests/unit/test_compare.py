@@ -20,7 +20,7 @@ from assertions.judge import judge
 from harness import cli
 from harness.compare import comparison
 from harness.compare.comparison import Asked, Comparison, State, begun, order
-from harness.compare.measures import MEASURES, adjusted
+from harness.compare.measures import MEASURES, adjusted, figures
 from harness.compare.release import BASELINE, CANDIDATE, Made, release
 from harness.compare.versions import Tree, Version
 from harness.report.compare import page_of, repeat_command
@@ -155,6 +155,17 @@ def test_what_only_one_version_shows_is_inconclusive_and_what_neither_shows_is_s
     assert next(x for x in answer["measures"] if x["measure"] == "recovery")["status"] == "not compared"
 
 
+def test_a_fault_that_nobody_saw_recovered_leaves_no_flattering_mean(tmp_path: Path) -> None:
+    run = SavedRun.load(world().save(tmp_path).path)
+
+    def recovery_of(*took: float | None) -> float | None:
+        finding = {"assertion": "recovery", "figures": {"faults": [{"recovered_s": t} for t in took]}}
+        return figures({**judge(run), "findings": [finding]}, run)["recovery"]
+
+    assert recovery_of(2.0, 4.0) == 3.0
+    assert recovery_of(2.0, None) is None
+
+
 # -------------------------------------------------------------------------------------- the folder, and going on
 
 
@@ -175,10 +186,12 @@ class Session:
 
     def __init__(self, make: Callable[[str, int], World], crash_at: int = -1) -> None:
         self.make, self.crash_at, self.ran = make, crash_at, list[str]()
+        self.backend = "process"
         self.processes = SimpleNamespace(temp=Path(tempfile.gettempdir()))
 
     def prepare(self, pipeline: Any) -> Any:
-        return SimpleNamespace(name="process", where="as processes", refuses=lambda fault, pipeline: None)
+        where = {"process": "as processes", "docker": "in containers"}[self.backend]
+        return SimpleNamespace(name=self.backend, where=where, refuses=lambda fault, pipeline: None)
 
     def run(self, scenario: Any, out: Path, listeners: Sequence[Any] = (), notes: Sequence[str] = ()) -> Outcome:
         if len(self.ran) == self.crash_at:
@@ -224,6 +237,12 @@ def test_pairs_alternate_a_crash_loses_nothing_and_judging_again_says_the_same(t
     assert "gauntlet compare kappa kappa" in page
     assert page.count("report.html") >= 14
     assert 'failures="0"' in (folder / "junit.xml").read_text()
+    hop = next(next(folder.glob("*pair-02-candidate*")).glob("hops/published.parquet"))
+    sound = hop.read_bytes()
+    hop.write_bytes(sound[:-1] + b"?")
+    assert cli.main(["check", str(folder)]) == 4, "the runs are judged again, and not what was written down of them"
+    hop.write_bytes(sound)
+    assert cli.main(["check", str(folder)]) == 0
     victim = next(folder.glob("*pair-03-baseline*"))
     shutil.rmtree(victim)
     assert cli.main(["check", str(folder)]) == 4
@@ -264,6 +283,25 @@ def test_a_run_that_cannot_say_is_made_once_more(tmp_path: Path) -> None:
     verdict = compared(folder, state, Session(unsure))
     assert seen.count("pair-01-baseline") == 2
     assert (verdict["verdict"], verdict["dropped"]) == ("inconclusive", [1])
+
+
+@pytest.mark.parametrize(
+    ("backend", "candidate", "why"),
+    [
+        ("docker", Version("kappa@v2", commit="0" * 40), "build one of v2 and name it with --candidate-image"),
+        ("process", Version("kappa", image=("kappa:2",)), "--candidate-image needs --backend docker"),
+    ],
+)
+def test_a_version_that_this_backend_cannot_run_is_refused(
+    tmp_path: Path, backend: str, candidate: Version, why: str
+) -> None:
+    session = Session(healthy)
+    session.backend = backend
+    state = State(asked(candidate=candidate), "1a2b3c4d", "")
+    both = dict.fromkeys((BASELINE, CANDIDATE), SimpleNamespace(pipeline=kappa))
+    with pytest.raises(UsageError, match=why):
+        Comparison(tmp_path, state, session, both, print).run()  # type: ignore[arg-type]
+    assert session.ran == []
 
 
 def test_the_page_shows_markup_and_does_not_do_it(tmp_path: Path) -> None:
