@@ -106,6 +106,7 @@ class World:
             "PREPROCESSOR_GROUP": f"preprocessor-{self.tag}",
             "CONVERTER_GROUP": f"converter-{self.tag}",
             "GAUNTLET_WORKER": name,
+            "TMPDIR": str(self.logs),  # as in a run: one that is killed removes nothing
         }
         with (self.logs / f"{name}.log").open("ab") as log:
             worker = subprocess.Popen(
