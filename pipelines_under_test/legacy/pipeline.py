@@ -99,16 +99,16 @@ def of_capacity(pipeline: Pipeline, name: str, about: str, **settings: str) -> P
     return dataclasses.replace(pipeline, name=name, about=about, workers=changed)
 
 
-#: Two bolts that take 400 events a trip, twice a second: 1,600 events/s, twice what `old-against-new`
+#: Two bolts that take 200 events a trip, twice a second: 800 events/s, twice what `old-against-new`
 #: asks of them, but for a burst. Their queues hold 2.5 s of that, and they may lag 10.
-legacy_1600 = of_capacity(
+legacy_800 = of_capacity(
     legacy,
-    "legacy-1600",
-    "the same with a speed layer that can take 1,600 events a second",
+    "legacy-800",
+    "the same with a speed layer that can take 800 events a second",
     BOLTS="2",
-    PER_TRIP="400",
+    PER_TRIP="200",
     TRIP_EVERY_S="0.5",
-    QUEUE_DEPTH="2000",
+    QUEUE_DEPTH="1000",
 )
 
 #: One bolt that takes 600 events a trip, twice a second: 1,200 events/s. Its queue holds 5 s of that, and it may lag 4.

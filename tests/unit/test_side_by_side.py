@@ -258,7 +258,7 @@ def test_the_catalog_lists_it_beside_scenarios_and_every_one_is_sound() -> None:
     for side in catalog.side_by_side().values():
         side.validate()
     listed = {s["name"]: s for s in catalog.listing()["scenarios"]}
-    assert listed["old-against-new"]["pipeline"] == "legacy-1600 and kappa"
+    assert listed["old-against-new"]["pipeline"] == "legacy-800 and kappa"
     assert catalog.named("old-against-new").with_(seed=9).seed == 9  # type: ignore[union-attr]
     with pytest.raises(UsageError, match="Did you mean 'old-against-new'"):
         catalog.named("old-against-knew")
