@@ -97,8 +97,8 @@ def nearly_once(pipeline: Pipeline, most: float = 0.5) -> list[Assertion]:
 @cache
 def pipelines() -> dict[str, Pipeline]:
     """Every pipeline by name, the mutants among them."""
-    found = {p.name: p for p in OWN}
-    return found | {name: mutant.pipeline for name, mutant in (mutants.MUTANTS | mutants.SOAK_MUTANTS).items()}
+    of_mutants = mutants.MUTANTS | mutants.SOAK_MUTANTS | mutants.RELEASE_MUTANTS
+    return {p.name: p for p in OWN} | {name: mutant.pipeline for name, mutant in of_mutants.items()}
 
 
 @cache
@@ -443,9 +443,10 @@ def listing() -> dict[str, Any]:
     }
 
 
-def soak_mutants() -> list[Mapping[str, Any]]:
-    """Those that take a soak, for people: scripts run every mutant that `gauntlet list --json` names."""
-    return [_mutant(name, m) for name, m in mutants.SOAK_MUTANTS.items()]
+def mutants_of_more_than_a_run() -> Mapping[str, list[Mapping[str, Any]]]:
+    """By what they take; for people: scripts run every mutant that `gauntlet list --json` names."""
+    found = {"a soak": mutants.SOAK_MUTANTS, "a comparison": mutants.RELEASE_MUTANTS}
+    return {f"mutants that take {what}": [_mutant(name, m) for name, m in some.items()] for what, some in found.items()}
 
 
 def _pipelines_of(one: Scenario | SideBySide) -> list[Pipeline]:

@@ -628,13 +628,13 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from harness.catalog import listing, soak_mutants
+    from harness.catalog import listing, mutants_of_more_than_a_run
 
     found = listing()
     if args.json:
         print(json.dumps(found))
         return PASS
-    for kind, things in {**found, "mutants that take a soak": soak_mutants()}.items():
+    for kind, things in {**found, **mutants_of_more_than_a_run()}.items():
         print(f"{kind}:")
         for thing in things:
             caught = f"  [caught by {thing['caught_by']} in {thing['scenario']}]" if "caught_by" in thing else ""

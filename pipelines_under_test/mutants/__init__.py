@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines_under_test.mutants.registry import MUTANTS, SOAK_MUTANTS, Mutant
+    from pipelines_under_test.mutants.registry import MUTANTS, RELEASE_MUTANTS, SOAK_MUTANTS, Mutant
 
-__all__ = ["MUTANTS", "SOAK_MUTANTS", "Mutant"]
+__all__ = ["MUTANTS", "RELEASE_MUTANTS", "SOAK_MUTANTS", "Mutant"]
 
 
 def __getattr__(name: str) -> Any:

@@ -434,3 +434,27 @@ SOAK_MUTANTS: dict[str, Mutant] = {
         ),
     )
 }
+
+#: What every run for itself passes, since only the version before it shows that it was better: it takes a comparison.
+#: `caught_by`: the measure of the comparison that must be worse.
+RELEASE_MUTANTS: dict[str, Mutant] = {
+    m.name: m
+    for m in (
+        mutant(
+            "lingers",
+            "converter",
+            "holds each message until it is three seconds old",
+            caught_by="p99",
+            scenario="restarts",
+            seen_at="https://github.com/bsv-blockchain/teranode/pull/894",
+        ),
+        mutant(
+            "slow-to-start",
+            "converter",
+            "takes eight seconds to start",
+            caught_by="recovery",
+            scenario="restarts",
+            seen_at="https://github.com/apache/kafka/pull/2560",
+        ),
+    )
+}

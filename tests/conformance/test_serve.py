@@ -136,3 +136,45 @@ def test_a_run_that_is_cancelled_cleans_up_after_itself(tmp_path: Path) -> None:
         assert end["entry"]["standing"] == "broken off"
         _gone, alive = psutil.wait_procs(family, timeout=10)
         assert alive == []
+
+
+#: As short as a soak can be: one cycle.
+SHORT_SOAK = {"kind": "soak", "hours": 0.001, "cycle_seconds": 10, "rate": 100, "backend": "process"}
+
+
+def test_a_soak_comes_due_by_the_clock_and_ends_by_itself(tmp_path: Path) -> None:
+    with service(tmp_path) as (address, _):
+        asked = {"cron": "* * * * *", "request": SHORT_SOAK}
+        kept = requests.put(f"{address}/api/schedules/nightly", json=asked, headers=GIVEN, timeout=10)
+        assert kept.status_code == 200, kept.text
+        until = time.monotonic() + 75
+        while not (job := requests.get(f"{address}/api/schedules", timeout=10).json()["schedules"][0]["job"]):
+            assert time.monotonic() < until, "a minute has come and gone"
+            time.sleep(1)
+        gone = requests.delete(f"{address}/api/schedules/nightly", headers=GIVEN, timeout=10)
+        assert gone.status_code == 204
+        *_, (name, _, end) = events(f"{address}/api/jobs/{job}/events")
+        assert name == "end"
+        assert (end["job"]["origin"], end["job"]["status"]) == ("nightly", 0), end
+        assert (end["entry"]["kind"], end["entry"]["standing"], end["entry"]["acked"]) == ("soak", "pass", 1_000), end
+        page = requests.get(f"{address}/runs/{end['entry']['name']}", timeout=10)
+        assert (page.status_code, "Its runs" in page.text) == (200, True)
+
+
+def test_a_comparison_is_started_over_http_and_broken_off(tmp_path: Path) -> None:
+    asked = {"kind": "compare", "baseline": "kappa", "candidate": "lingers", "scenario": "steady", "backend": "process"}
+    with service(tmp_path) as (address, _):
+        words = {**asked, "rate": 200, "seconds": 5, "pairs": 7}
+        job = requests.post(f"{address}/api/jobs", json=words, headers=GIVEN, timeout=10)
+        assert job.status_code == 202, job.text
+        watch = f"{address}/api/jobs/{job.json()['id']}"
+        until = time.monotonic() + WITHIN_S
+        while not list(tmp_path.glob("*-compare-*/*-pair-01-*")):
+            assert time.monotonic() < until
+            assert requests.get(watch, timeout=10).json()["state"] != "ended"
+            time.sleep(1)
+        assert requests.post(f"{watch}/cancel", headers=GIVEN, timeout=10).status_code == 202
+        *_, (name, _, end) = events(f"{watch}/events")
+        assert name == "end"
+        assert (end["job"]["state"], end["job"]["status"]) == ("ended", 130)
+        assert (end["entry"]["kind"], end["entry"]["standing"]) == ("compare", "broken off"), end

@@ -100,7 +100,7 @@ PAGES = {
     "/scenarios": ("Flake rate",),
     f"/comparisons?a={PASSED}&b={PASSED}": ("Figures and findings of both",),
     "/zoo": ("No zoo was run in this store",),
-    "/start": ("Start the soak", "Give the token"),
+    "/start": ("Start the soak", "Start the comparison", "Give the token"),
     "/schedules": ("A soak by the clock",),
     "/jobs": ("Nothing was started here yet",),
     "/login": ("Token",),

@@ -17,11 +17,13 @@ from harness.topology import CONTENT_FIELDS, BigtableHop, KafkaHop, Pipeline, Pu
 from pipelines_under_test.kappa import events, rows
 from pipelines_under_test.kappa import pipeline as declaration
 from pipelines_under_test.kappa.pipeline import kappa
-from pipelines_under_test.mutants import MUTANTS, SOAK_MUTANTS, sums
+from pipelines_under_test.mutants import MUTANTS, RELEASE_MUTANTS, SOAK_MUTANTS, sums
 from pipelines_under_test.stock_beam.pipeline import stock_beam
 from pipelines_under_test.timed_dedup.pipeline import kappa_timed_dedup
 
-OF_KAPPA = [m.pipeline for m in (MUTANTS | SOAK_MUTANTS).values() if m.pipeline.services == kappa.services]
+OF_KAPPA = [
+    m.pipeline for m in (MUTANTS | SOAK_MUTANTS | RELEASE_MUTANTS).values() if m.pipeline.services == kappa.services
+]
 EVERYONE = [kappa, stock_beam, kappa_timed_dedup, *OF_KAPPA]
 FORMS = {
     "source": SOURCE,

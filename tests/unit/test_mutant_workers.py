@@ -20,6 +20,7 @@ from test_kappa_workers import LOG, Diary, FakeRecord, converter, preprocessor, 
 
 from assertions.registry import ASSERTIONS
 from harness import catalog
+from harness.compare.measures import MEASURES
 from pipelines_under_test import mutants
 from pipelines_under_test.kappa import events, rows
 from pipelines_under_test.kappa.aggregator import Decode, Settings, Update
@@ -28,6 +29,7 @@ from pipelines_under_test.kappa.kafka import Sink, Source
 from pipelines_under_test.kappa.worker import Fatal
 from pipelines_under_test.mutants import (
     MUTANTS,
+    RELEASE_MUTANTS,
     SOAK_MUTANTS,
     dedup_in_memory,
     short_dedup_window,
@@ -44,6 +46,7 @@ from pipelines_under_test.mutants.drop_on_backpressure import MOST_WAITING, Shed
 from pipelines_under_test.mutants.fire_and_forget import CarefreePublisher
 from pipelines_under_test.mutants.id_as_double import DecodeWithDoubles
 from pipelines_under_test.mutants.last_write_wins import WriteFromMemory
+from pipelines_under_test.mutants.lingers import LINGER_S, LingeringConverter
 from pipelines_under_test.mutants.lost_on_rebalance import EagerlyCommittingSource, HoldingConverter
 from pipelines_under_test.mutants.mixed_up_keys import SwappingPreprocessor
 from pipelines_under_test.mutants.never_reconnects import BereftPublisher
@@ -51,6 +54,7 @@ from pipelines_under_test.mutants.one_in_a_hundred_thousand import ONE_IN, Rarel
 from pipelines_under_test.mutants.poison_kills_batch import HastyPreprocessor
 from pipelines_under_test.mutants.read_modify_write import ReadModifyWrite
 from pipelines_under_test.mutants.remembers_everything import NOTE, RememberingConverter
+from pipelines_under_test.mutants.slow_to_start import START_S, SlowlyStartingConverter
 from pipelines_under_test.mutants.slower_and_slower import LOOK_S, SearchingConverter
 from pipelines_under_test.mutants.stale_cache import WriteFromCache
 from pipelines_under_test.mutants.stuck_on_poison import BrittlePreprocessor
@@ -62,6 +66,7 @@ from pipelines_under_test.mutants.uuid_from_offset import NumberingConverter
 from pipelines_under_test.mutants.window_boundary import DecodeWithClosedEnds
 
 FOLDER = Path(mutants.__file__).parent
+EVERY_MUTANT = MUTANTS | SOAK_MUTANTS | RELEASE_MUTANTS
 #: What is in the folder and is no mutant.
 SHARED = {"__init__", "registry", "sums", "totals", "totals_writer"}
 
@@ -74,13 +79,13 @@ NOW_MS = 1_790_000_020_000
 
 def test_every_module_is_a_mutant_of_the_registry() -> None:
     modules = {path.stem for path in FOLDER.glob("*.py")} - SHARED
-    assert modules == {name.replace("-", "_") for name in MUTANTS | SOAK_MUTANTS}
+    assert modules == {name.replace("-", "_") for name in EVERY_MUTANT}
     assert len(MUTANTS) >= 25
 
 
-@pytest.mark.parametrize("name", MUTANTS | SOAK_MUTANTS)
+@pytest.mark.parametrize("name", EVERY_MUTANT)
 def test_a_mutant_tells_its_bug_and_where_such_a_bug_was_seen(name: str) -> None:
-    mutant = (MUTANTS | SOAK_MUTANTS)[name]
+    mutant = EVERY_MUTANT[name]
     module = importlib.import_module(f"pipelines_under_test.mutants.{name.replace('-', '_')}")
     assert callable(module.main)
     told = module.__doc__ or ""
@@ -106,11 +111,20 @@ def test_a_mutant_of_the_soak_is_caught_by_what_a_soak_claims(name: str) -> None
     assert mutant.scenario == "soak"
     assert mutant.caught_by in {"drift", *(a.name for a in catalog.claims(mutant.pipeline))}
     assert catalog.pipeline(name) is mutant.pipeline
-    assert name in [m["name"] for m in catalog.soak_mutants()]
+    assert name in [m["name"] for m in catalog.mutants_of_more_than_a_run()["mutants that take a soak"]]
     assert name not in MUTANTS, "a single run need not catch it"
 
 
-@pytest.mark.parametrize("name", MUTANTS | SOAK_MUTANTS)
+@pytest.mark.parametrize("name", RELEASE_MUTANTS)
+def test_a_mutant_of_a_comparison_is_caught_by_what_a_comparison_measures(name: str) -> None:
+    mutant = RELEASE_MUTANTS[name]
+    assert mutant.caught_by in {measure.key for measure in MEASURES}
+    assert catalog.pipeline(name) is mutant.pipeline
+    assert name in [m["name"] for m in catalog.mutants_of_more_than_a_run()["mutants that take a comparison"]]
+    assert name not in MUTANTS | SOAK_MUTANTS
+
+
+@pytest.mark.parametrize("name", EVERY_MUTANT)
 def test_a_mutant_changes_one_thing_and_copies_nothing(name: str) -> None:
     """It is short, and none of its functions is written again from the pipeline."""
     text = (FOLDER / f"{name.replace('-', '_')}.py").read_text()
@@ -127,7 +141,7 @@ def test_who_lists_them_waits_for_no_beam() -> None:
 
 
 def test_none_of_them_imports_the_harness() -> None:
-    modules = [f"pipelines_under_test.mutants.{name.replace('-', '_')}" for name in MUTANTS | SOAK_MUTANTS]
+    modules = [f"pipelines_under_test.mutants.{name.replace('-', '_')}" for name in EVERY_MUTANT]
     code = (
         f"import sys, {', '.join(modules)}\n"
         "ours = ('harness', 'faults', 'load', 'assertions')\n"
@@ -545,3 +559,25 @@ def test_it_forgets_one_event_in_a_hundred_thousand_and_always_the_same() -> Non
     ]
     (kept,) = worker.convert(records)
     assert kept.attributes["uuid"] == events.uuid_of(ids[0])
+
+
+# ------------------------------------------------------------------------------------------ those of the comparison
+
+
+def test_it_holds_a_message_until_it_is_old_and_an_old_one_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker: Any = converter(Diary(), LingeringConverter)
+    waited: list[float] = []
+    monkeypatch.setattr(worker.stop, "wait", waited.append)
+    record = FakeRecord(INTERMEDIATE)
+    for age in (0.0, 1.0, LINGER_S + 5):
+        monkeypatch.setattr("time.time", lambda age=age: record.timestamp()[1] / 1000 + age)
+        worker.step([record])
+    assert waited == [pytest.approx(LINGER_S, abs=0.01), pytest.approx(LINGER_S - 1, abs=0.01), 0.0]
+
+
+def test_it_takes_its_time_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    monkeypatch.setattr("pipelines_under_test.kappa.converter.Converter.__init__", lambda self: slept.append(0.0))
+    SlowlyStartingConverter()
+    assert slept == [START_S, 0.0]
