@@ -1,8 +1,8 @@
 """Mutant: a message lingers before it is published.
 
-The bug: the worker holds each message until it is three seconds old, so that more of them go together. Nothing is lost or
+The bug: the worker holds each message until it is a second old, so that more of them go together. Nothing is lost or
 doubled, as much is carried as before, and each run for itself passes: only beside the version before it is it seen that
-every event comes three seconds later.
+every event comes a second later.
 
 In the wild: a setting of one client library that was "at most" and is "each time" in the next one, and a second that
 nobody pays while there is enough to send.
@@ -19,7 +19,7 @@ from confluent_kafka import Message
 from pipelines_under_test.kappa import converter
 from pipelines_under_test.kappa.converter import Converter
 
-LINGER_S = 3.0
+LINGER_S = 1.0
 
 
 class LingeringConverter(Converter):

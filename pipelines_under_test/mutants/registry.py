@@ -443,15 +443,15 @@ RELEASE_MUTANTS: dict[str, Mutant] = {
         mutant(
             "lingers",
             "converter",
-            "holds each message until it is three seconds old",
-            caught_by="p99",
+            "holds each message until it is a second old",
+            caught_by="steady-p99",
             scenario="restarts",
             seen_at="https://github.com/bsv-blockchain/teranode/pull/894",
         ),
         mutant(
             "slow-to-start",
             "converter",
-            "takes eight seconds to start",
+            "takes three seconds to start",
             caught_by="recovery",
             scenario="restarts",
             seen_at="https://github.com/apache/kafka/pull/2560",

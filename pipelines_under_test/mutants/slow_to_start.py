@@ -1,6 +1,6 @@
 """Mutant: slow to start.
 
-The bug: the worker takes eight seconds to start, in which it does nothing else. While it runs it is as good as ever. It
+The bug: the worker takes three seconds to start, in which it does nothing else. While it runs it is as good as ever. It
 takes so much longer to come back from each kill, which is within every bound, and a run for itself passes.
 
 In the wild: state that is read back at every start, stores that are opened one after another, connections that are made
@@ -15,7 +15,7 @@ import time
 from pipelines_under_test.kappa import converter
 from pipelines_under_test.kappa.converter import Converter
 
-START_S = 8.0
+START_S = 3.0
 
 
 class SlowlyStartingConverter(Converter):
