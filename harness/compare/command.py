@@ -69,7 +69,12 @@ def add_to(commands: Any) -> None:
             help="another image (docker backend)",
         )
     compare.add_argument("--scenario", metavar="S", help="load and faults of this scenario (default: kappa-under-fire)")
-    compare.add_argument("--pairs", type=int, metavar="N", help="pairs of runs (default: 8, least 7)")
+    compare.add_argument(
+        "--pairs",
+        type=int,
+        metavar="N",
+        help="so many pairs of runs, 7 at least (default: 8 to 24, as many as it takes to see a difference of --visible)",
+    )
     compare.add_argument("--seed", type=int, metavar="N", help="of the first pair; each takes the next (default: 7)")
     compare.add_argument("--rate", type=int, metavar="N", help="events a second")
     compare.add_argument("--seconds", type=float, metavar="N", help="how long each load lasts")
@@ -101,7 +106,7 @@ def add_to(commands: Any) -> None:
 
 def execute(args: argparse.Namespace) -> dict[str, Any]:
     """The verdict."""
-    from harness.compare.comparison import Comparison, State, begun, scenarios_of
+    from harness.compare.comparison import FIRST_LOOK, Comparison, State, begun, scenarios_of
     from harness.session import Session
 
     if args.resume is not None:
@@ -115,7 +120,8 @@ def execute(args: argparse.Namespace) -> dict[str, Any]:
             scenarios_of(asked.check(), Path())  # what makes no sense leaves no folder
         folder, state = begun(asked, args.out)
         folder = folder.resolve()
-    _tell(f"compare: {state.asked.pairs} pairs in {folder}")
+    many = f"{FIRST_LOOK} to {state.asked.pairs}" if state.asked.enough else f"{state.asked.pairs}"
+    _tell(f"compare: {many} pairs in {folder}")
     with (
         Session(state.asked.backend) as session,
         Comparison.opened(folder, state, session, _tell, _status) as comparison,
@@ -154,6 +160,7 @@ def asked_by(args: argparse.Namespace) -> Any:
 
     optional = ("scenario", "pairs", "seed", "rate", "seconds", "schedule", "backend")
     given: dict[str, Any] = {name: getattr(args, name) for name in optional if getattr(args, name) is not None}
+    given |= {"enough": args.pairs is None}
     given |= {name: _amounts(f"--{name}", getattr(args, name)) for name in ("tolerance", "visible")}
     return Asked(version("baseline"), version("candidate"), known=tuple(args.known), **given)
 

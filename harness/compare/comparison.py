@@ -35,6 +35,7 @@ from harness.compare.release import (
     last_attempts,
     new_kinds,
     release,
+    seen_enough,
 )
 from harness.compare.statistics import LEAST_PAIRS
 from harness.compare.versions import Version
@@ -46,21 +47,23 @@ from harness.store import SavedRun
 from harness.topology import UsageError
 
 ASKED = "compare.json"
-#: Pairs that are made unless another number is asked for.
-PAIRS = 8
+#: Unless a number is asked for, so many pairs are made, and then as many as it takes to have seen enough, up to the second.
+FIRST_LOOK, MOST_PAIRS = 8, 24
 #: The load of the run before the first pair, which finds a version that does not work, and starts what starts slowly.
 WARM_UP_S = 3.0
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked for. `rate`, `seconds`, `schedule`: None, or instead of the scenario's."""
+    """What was asked for. `rate`, `seconds`, `schedule`: None, or instead of the scenario's; `enough`: fewer pairs do,
+    from `FIRST_LOOK` on, if what must not go unseen could be seen by then."""
 
     baseline: Version
     candidate: Version
     scenario: str = catalog.DEFAULT_SCENARIO
     backend: str = "auto"
-    pairs: int = PAIRS
+    pairs: int = MOST_PAIRS
+    enough: bool = False
     seed: int = 7
     rate: int | None = None
     seconds: float | None = None
@@ -127,7 +130,8 @@ class State:
     def next(self) -> tuple[int, str, int] | None:
         """(pair, side, attempt) of the run that comes next; None if the comparison is over.
 
-        A new kind of violation ends it with its pair: the baseline is given the chance to show the same.
+        A new kind of violation ends it with its pair: the baseline is given the chance to show the same. Otherwise it ends
+        with the pairs that were asked for, or when they have shown enough.
         """
         last = last_attempts(self.runs)
         for pair in range(1, self.asked.pairs + 1):
@@ -135,12 +139,22 @@ class State:
                 made = last.get((pair, side))
                 if made is None:
                     fresh = not any(number == pair for number, _ in last)
-                    if fresh and new_kinds(self.runs, self.asked.known):
+                    if fresh and (new_kinds(self.runs, self.asked.known) or self._enough(pair - 1)):
                         return None
                     return pair, side, 1
                 if made.verdict == "inconclusive" and made.attempt < ATTEMPTS:
                     return pair, side, made.attempt + 1
         return None
+
+    def _enough(self, pairs: int) -> bool:
+        asked = self.asked
+        looked = asked.enough and pairs >= FIRST_LOOK
+        return looked and seen_enough(self.runs, measuring.adjusted(asked.tolerance, asked.visible))
+
+    def pairs(self) -> int:
+        """How many there are, or are to be: fewer than were asked for, if they have shown enough."""
+        made = max((run.pair for run in self.runs), default=0)
+        return made if self._enough(made) else self.asked.pairs
 
 
 def order(pair: int) -> tuple[str, str]:
@@ -203,7 +217,7 @@ class Comparison:
             made = self._made(pair, side, attempt)
             self.state.runs.append(made)
             self.state.save(self.folder)
-            self.tell(_line(made, asked.pairs, time.monotonic() - begin))
+            self.tell(_line(made, asked, time.monotonic() - begin))
         verdict = judged(self.folder, self.state)
         write_answers(self.folder, verdict)
         manifests = [self.folder / made.folder / "manifest.json" for made in self.state.runs]
@@ -305,7 +319,7 @@ def judge_again(folder: Path) -> dict[str, Any]:
 def judged(folder: Path, state: State) -> dict[str, Any]:
     """The object of `gauntlet compare --json`."""
     asked = state.asked
-    told = release(state.runs, measuring.adjusted(asked.tolerance, asked.visible), asked.pairs, asked.known)
+    told = release(state.runs, measuring.adjusted(asked.tolerance, asked.visible), state.pairs(), asked.known)
     return {
         "verdict": told["verdict"],
         "run": str(folder),
@@ -314,7 +328,7 @@ def judged(folder: Path, state: State) -> dict[str, Any]:
         "baseline": asked.baseline.as_dict(),
         "candidate": asked.candidate.as_dict(),
         "pairs": told["pairs"],
-        "pairs_asked": asked.pairs,
+        "pairs_asked": state.pairs(),
         "dropped": told["dropped"],
         "seed": asked.seed,
         "measures": told["measures"],
@@ -340,9 +354,10 @@ def write_answers(folder: Path, verdict: Mapping[str, Any]) -> None:
     write_junit({**{k: v for k, v in verdict.items() if k != "runs"}, "pipeline": "compare"}, folder / "junit.xml")
 
 
-def _line(made: Made, pairs: int, elapsed: float) -> str:
+def _line(made: Made, asked: Asked, elapsed: float) -> str:
     again = f", attempt {made.attempt}" if made.attempt > 1 else ""
-    said = f"[{int(elapsed) // 60:02d}:{int(elapsed) % 60:02d}] pair {made.pair} of {pairs}, {made.side}{again}, seed {made.seed}: "
+    of = f"{FIRST_LOOK} to {asked.pairs}" if asked.enough else f"{asked.pairs}"
+    said = f"[{int(elapsed) // 60:02d}:{int(elapsed) % 60:02d}] pair {made.pair} of {of}, {made.side}{again}, seed {made.seed}: "
     told = [f"{m.key} {m.told_value(made.figures.get(m.key))}" for m in measuring.MEASURES]
     why = made.violated or made.reasons[:1]
     because = f" ({', '.join(why)})" if why else ""

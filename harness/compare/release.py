@@ -79,6 +79,25 @@ def judged_pairs(runs: Iterable[Made]) -> list[tuple[Made, Made]]:
     return [(b, c) for b, c in pairs if b and c and "inconclusive" not in (b.verdict, c.verdict)]
 
 
+def seen_enough(runs: Sequence[Made], measures: Sequence[Measure]) -> bool:
+    """Whether a difference of `visible` could be seen by now in every measure that both versions show: more pairs would
+    only see smaller ones. It asks how much the pairs scatter and never how far the versions are apart, so that a
+    comparison which ends by it finds no more false differences than one of a fixed number of pairs (C. Stein, "A two-sample
+    test for a linear hypothesis whose power is independent of the variance", Annals of Mathematical Statistics 16, 1945)."""
+    pairs = judged_pairs(runs)
+    answers = _answers(pairs, measures)
+    return all(
+        answer.pairs >= LEAST_PAIRS and _detectable(measure, answer, pairs) <= measure.as_difference(measure.visible)
+        for measure, answer in zip(measures, answers, strict=True)
+        if answer.pairs
+    )
+
+
+def _answers(pairs: Sequence[tuple[Made, Made]], measures: Sequence[Measure]) -> list[Answer]:
+    columns = [[m.difference(b.figures.get(m.key), c.figures.get(m.key)) for b, c in pairs] for m in measures]
+    return statistics.compare(np.array(columns, dtype=float).T.reshape(len(pairs), len(measures)))
+
+
 def release(
     runs: Sequence[Made], measures: Sequence[Measure], pairs_asked: int, known: Sequence[str] = ()
 ) -> dict[str, Any]:
@@ -86,9 +105,7 @@ def release(
     pairs = judged_pairs(runs)
     broken_off = bool(new_kinds(runs, known))
     lines, judged = [], []
-    columns = [[m.difference(b.figures.get(m.key), c.figures.get(m.key)) for b, c in pairs] for m in measures]
-    answers = statistics.compare(np.array(columns, dtype=float).T.reshape(len(pairs), len(measures)))
-    for measure, answer in zip(measures, answers, strict=True):
+    for measure, answer in zip(measures, _answers(pairs, measures), strict=True):
         line, finding = _measured(measure, answer, pairs, broken_off)
         lines.append(line)
         if finding is not None:
@@ -183,12 +200,7 @@ def _measured(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The line of a measure, and its finding; no finding where neither version has such a figure at all."""
     values = {side: [run[i].figures.get(measure.key) for run in pairs] for i, side in enumerate(SIDES)}
-    grain = (
-        math.log1p(measure.grain / max(_middle(values[BASELINE], 1.0), measure.grain))
-        if measure.factor
-        else measure.grain
-    )
-    detectable = max(answer.detectable, grain)
+    detectable = _detectable(measure, answer, pairs)
     status, verdict, summary = _status(measure, answer, detectable, values, len(pairs), broken_off)
     ends = sorted((measure.as_change(answer.low), measure.as_change(answer.high)))
     line = {
@@ -218,6 +230,13 @@ def _measured(
         key: line[key] for key in (BASELINE, CANDIDATE, "change", "interval", "could_be_seen", "chance", "pairs")
     }
     return line, _finding(measure.key, verdict, summary, figures)
+
+
+def _detectable(measure: Measure, answer: Answer, pairs: Sequence[tuple[Made, Made]]) -> float:
+    """How small a difference could have been seen: none that is smaller than the grain, however little the pairs scatter."""
+    middle = _middle([baseline.figures.get(measure.key) for baseline, _ in pairs], 1.0)
+    grain = math.log1p(measure.grain / max(middle, measure.grain)) if measure.factor else measure.grain
+    return max(answer.detectable, grain)
 
 
 def _status(

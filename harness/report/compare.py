@@ -182,7 +182,10 @@ def _facts(verdict: Object, asked: Object) -> list[tuple[str, Any]]:
         ("Scenario", own.get("scenario")),
         ("Backend", asked.get("backend")),
         ("First seed", own.get("seed")),
-        ("Pairs asked for", own.get("pairs")),
+        (
+            "Pairs asked for",
+            own.get("pairs") if not own.get("enough") else f"as many as it takes, up to {own.get('pairs')}",
+        ),
         ("Runs made", len(asked.get("runs") or [])),
         ("Left out pairs", ", ".join(map(str, verdict.get("dropped") or []))),
         ("Allowed", "; ".join(bounds)),
@@ -200,7 +203,7 @@ def repeat_command(asked: Object) -> str:
             for value in (asked.get(side) or {}).get(option) or []:
                 argv += [f"--{side}-{option}", str(value)]
     for name in ("scenario", "backend", "pairs", "seed", "rate", "seconds", "schedule"):
-        if asked.get(name) is not None:
+        if asked.get(name) is not None and not (name == "pairs" and asked.get("enough")):
             argv += [f"--{name}", f"{asked[name]:g}" if isinstance(asked[name], float) else str(asked[name])]
     for name in ("tolerance", "visible"):
         for key, amount in (asked.get(name) or {}).items():

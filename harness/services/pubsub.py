@@ -22,6 +22,8 @@ PROJECT = "gauntlet"
 SENTINEL = "gauntlet-sentinel"
 #: How long a lease that the tap lost track of may hold a message back: the least deadline that Pub/Sub allows.
 TAP_DEADLINE_S = 10
+#: How long a seek back may take: the emulator goes through all that it keeps, while it serves the pipeline.
+SEEK_S = 60
 
 
 class PubSubServer:
@@ -103,7 +105,7 @@ class PubSubServer:
         assert self._clients is not None
         at = Timestamp()
         at.FromNanoseconds(int(epoch_s * 1e9))
-        self._clients[1].seek(request={"subscription": subscription, "time": at}, timeout=10, retry=None)
+        self._clients[1].seek(request={"subscription": subscription, "time": at}, timeout=SEEK_S, retry=None)
 
     def client(self) -> tuple[Any, Any]:
         assert self._clients is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -19,9 +20,10 @@ from assertions import duplicate_rate, latency, no_loss, recovery
 from assertions.judge import judge
 from harness import cli
 from harness.compare import comparison
-from harness.compare.comparison import Asked, Comparison, State, begun, order
+from harness.compare.command import asked_by
+from harness.compare.comparison import FIRST_LOOK, MOST_PAIRS, Asked, Comparison, State, begun, order
 from harness.compare.measures import MEASURES, adjusted, figures
-from harness.compare.release import BASELINE, CANDIDATE, Made, release
+from harness.compare.release import BASELINE, CANDIDATE, Made, release, seen_enough
 from harness.compare.versions import Tree, Version
 from harness.report.compare import page_of, repeat_command
 from harness.run import Outcome
@@ -63,9 +65,55 @@ def of(answer: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def changed(pair: int, side: str, **changes: Any) -> Callable[[Made], Made]:
-    import dataclasses
-
     return lambda m: dataclasses.replace(m, **changes) if (m.pair, m.side) == (pair, side) else m
+
+
+# ---------------------------------------------------------------------------------------------------- how many pairs
+
+
+def test_enough_is_seen_where_pairs_scatter_little_however_far_the_versions_are_apart() -> None:
+    measures = adjusted({}, {})
+    for factors in ({}, {"p99": 1.3}, {"p99": 5.0, "recovery": 0.1}):
+        assert seen_enough(runs(8, **factors), measures), factors
+        assert not seen_enough(runs(8, noise=0.6, **factors), measures), factors
+    assert not seen_enough(runs(8, noise=0.12), measures)
+    assert seen_enough(runs(24, noise=0.12), measures), "more pairs see smaller differences"
+    assert not seen_enough(runs(6), measures), "of six pairs nothing can be claimed"
+    assert not seen_enough(runs(8), adjusted({}, {"p99": 1.01})), "a small difference must be visible"
+
+
+def test_what_a_version_never_shows_is_not_waited_for_and_what_it_shows_seldom_is() -> None:
+    for without, enough in ((range(0), True), (range(1, 9), True), (range(1, 4), False)):
+        made = [
+            dataclasses.replace(m, figures={**m.figures, "p99": None})
+            if m.side == CANDIDATE and m.pair in without
+            else m
+            for m in runs(8)
+        ]
+        assert seen_enough(made, adjusted({}, {})) is enough, without
+
+
+def test_pairs_are_made_until_enough_is_seen() -> None:
+    for noise, first, pairs in ((0.05, None, FIRST_LOOK), (0.6, (9, BASELINE, 1), MOST_PAIRS)):
+        state = State(asked(pairs=MOST_PAIRS, enough=True), "tag", "now", "process", runs(FIRST_LOOK, noise=noise))
+        assert (state.next(), state.pairs()) == (first, pairs)
+        state.runs.pop()
+        assert state.next() == (FIRST_LOOK, order(FIRST_LOOK)[1], 1), "a pair is made whole"
+    state.runs = runs(MOST_PAIRS, noise=2.0)
+    assert (state.next(), state.pairs()) == (None, MOST_PAIRS)
+    state.runs = runs(7)
+    assert state.next() == (8, order(8)[0], 1), "not before the first look"
+    state.asked = asked(pairs=10)
+    state.runs = runs(8)
+    assert (state.next(), state.pairs()) == ((9, BASELINE, 1), 10), "a number that was asked for is made"
+
+
+def test_the_command_asks_for_a_number_of_pairs_or_for_enough() -> None:
+    for words, pairs, enough in (([], MOST_PAIRS, True), (["--pairs", "9"], 9, False)):
+        args = cli._parser().parse_args(["compare", "kappa", "kappa", *words])
+        found = asked_by(args)
+        assert (found.pairs, found.enough) == (pairs, enough)
+        assert ("--pairs 9" in repeat_command(found.as_dict())) is not enough
 
 
 # ----------------------------------------------------------------------------------------------------- the verdict

@@ -35,6 +35,21 @@ def test_between_equal_versions_some_difference_is_claimed_as_seldom_as_is_said(
     assert false / count <= LEVEL + 3 * math.sqrt(LEVEL * (1 - LEVEL) / count)
 
 
+def test_to_stop_when_enough_could_be_seen_claims_no_more_false_differences() -> None:
+    rng = np.random.default_rng(5)
+    count, false, pairs = 120, 0, []
+    for _ in range(count):
+        differences = rng.standard_t(3, (24, 3)) * 0.2
+        for looked_at in range(8, 25):
+            answers = compare(differences[:looked_at])
+            if all(answer.detectable <= math.log(2) for answer in answers):
+                break
+        pairs.append(looked_at)
+        false += any(answer.different for answer in answers)
+    assert len(set(pairs)) > 3, "it did stop at different numbers"
+    assert false / count <= LEVEL + 3 * math.sqrt(LEVEL * (1 - LEVEL) / count)
+
+
 def test_a_doubling_is_found_beside_measures_that_do_not_differ() -> None:
     rng = np.random.default_rng(2)
     found = wrong = 0
