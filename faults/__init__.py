@@ -18,6 +18,7 @@ from faults.redeliver import Redeliver
 from faults.reset_connections import ResetConnections
 from faults.slow import Bandwidth, Latency
 from faults.throttle import Throttle
+from faults.upgrade import Upgrade
 from harness.topology import UsageError, unknown
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "reset_connections",
     "terminate",
     "throttle",
+    "upgrade",
 ]
 
 kill, terminate, pause = Kill, Terminate, Pause
@@ -50,6 +52,7 @@ kill_broker, kill_service = KillBroker, KillService
 partition, black_hole, latency, bandwidth = Partition, BlackHole, Latency, Bandwidth
 reset_connections, lose_acks, redeliver = ResetConnections, LoseAcks, Redeliver
 disconnect, throttle, out_of_memory = Disconnect, Throttle, OutOfMemory
+upgrade = Upgrade
 random_schedule = RandomSchedule
 
 #: Every fault by its name.
@@ -61,6 +64,7 @@ FAULTS: dict[str, type[Fault]] = {
         KillBroker,
         KillService,
         Pause,
+        Upgrade,
         Partition,
         BlackHole,
         Latency,

@@ -77,6 +77,29 @@ class System(Protocol):
         """Tells the supervisor that the worker's next end was wanted."""
         ...
 
+    def start_beside(self, instance: str, to: Mapping[str, Any] | None) -> Observations:
+        """Starts a second process of a worker, in another version (see faults.upgrade; None: as it is declared); until
+        `take_over` the worker is still the first. Tells `began` and `version`, or `error`."""
+        ...
+
+    def wait_beside(self, instance: str, seconds: float) -> Observations:
+        """Until the second process has connected, or a start of it will not succeed any more; tells its `pid`, when it was
+        `ready` (None: it was not) and how often it `died`."""
+        ...
+
+    def beside(self, instance: str) -> int | None:
+        """The pid of the second process; None while it is down."""
+        ...
+
+    def take_over(self, instance: str) -> Observations:
+        """Makes the second process the worker and ends the first: its `pid`, since when it was told to (`until`), and
+        whether it had to be `killed`."""
+        ...
+
+    def withdraw(self, instance: str) -> Observations:
+        """Ends the second process; tells the same."""
+        ...
+
     def container(self, instance: str) -> Container: ...
     def kill_service(self, process: str) -> Observations: ...
     def start_service(self, process: str) -> Observations: ...
@@ -164,6 +187,10 @@ class Fault:
         if self.start < 0 or self.seconds < 0:
             raise UsageError(f"{self.describe()}: a fault needs a start and a duration of 0 or more seconds.")
         self.targets(pipeline)
+
+    def refused_by(self, backend: str) -> str:
+        """Why a backend of that name cannot do it as it is asked for, or ""."""
+        return ""
 
     def targets(self, pipeline: Pipeline) -> list[str]:
         """What the target's name stands for: names of processes, links, services or subscriptions."""

@@ -7,8 +7,9 @@ chatter when idle (fetches, heartbeats), so "idle" is measured in the same run, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -39,6 +40,8 @@ STARTS_CPU_S = 2.5
 ASKED_S = 0.5
 #: An end that is recorded so shortly before a fault may be the fault's own, by another clock.
 CLOCKS_S = 0.05
+#: An end that is recorded so shortly before a start of the same pid is that start's own.
+ENDS_S = 1.0
 
 
 def evidence_of(run: SavedRun, window: FaultWindow) -> Evidence:
@@ -151,17 +154,25 @@ def at_work(run: SavedRun, link: str, start: float, end: float) -> tuple[bool, d
     return rate > 2 * idle + WORK_BYTES_PER_S, {"bytes_per_s": round(rate), "idle_bytes_per_s": round(idle)}
 
 
+def carries_since(records: Iterable[Mapping[str, Any]], moment: float, ended_by: float) -> dict[str, float]:
+    """Of each worker, from when on what its links carry is of processes that it has at a moment (inf: it has none), by the
+    starts until then and the ends until `ended_by`. A worker may have two, of two versions."""
+    records = [r for r in records if r["kind"] in ("worker-start", "worker-exit")]
+    ends = {(r["worker"], r["pid"]): r["t"] for r in records if r["kind"] == "worker-exit" and r["t"] <= ended_by}
+    since = dict.fromkeys((worker for worker, _ in ends), math.inf)
+    for record in records:
+        worker, pid, t = record["worker"], record["pid"], record["t"]
+        # An end is told by another clock than a start, so that of a short life may stand before it.
+        if record["kind"] == "worker-start" and t <= moment and ends.get((worker, pid), -math.inf) < t - ENDS_S:
+            since[worker] = min(since.get(worker, math.inf), t + STARTS_S)
+    return since
+
+
 def process_since(run: SavedRun, link: str, moment: float) -> float:
-    """From when on what a link carried just before a moment was of the process that its worker then was: what an
+    """From when on what a link carried just before a moment was of a process that its worker then had: what an
     earlier one did says nothing of one that has only just been started. The moment itself if there was none."""
-    since = moment - BEFORE_S
-    for record in run.history:
-        if record["kind"] in ("worker-start", "worker-exit") and link.startswith(f"{record['worker']}->"):
-            if record["kind"] == "worker-start" and record["t"] <= moment:
-                since = max(moment - BEFORE_S, record["t"] + STARTS_S)
-            elif record["kind"] == "worker-exit" and record["t"] <= moment - CLOCKS_S:
-                since = moment
-    return min(since, moment)
+    since = carries_since(run.history, moment, moment - CLOCKS_S)
+    return min(max(moment - BEFORE_S, since.get(link.partition("->")[0], 0.0)), moment)
 
 
 def at_work_before(run: SavedRun, link: str, moment: float) -> tuple[bool, dict[str, float]]:

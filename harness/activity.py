@@ -26,17 +26,24 @@ class Activity:
         self._lock = threading.Lock()
         self._recent: dict[str, deque[tuple[float, int]]] = {}
         self._began: dict[str, float] = {}
+        self._opened: dict[str, int] = {}
         self._worked: dict[str, deque[tuple[float, int, float]]] = {}
 
-    def add(self, t: float, link: str, carried: int) -> None:
-        """`carried`: bytes both ways since the run began."""
+    def add(self, t: float, link: str, carried: int, opened: int = 0) -> None:
+        """`carried`: bytes both ways since the run began; `opened`: its connections since then."""
         with self._lock:
+            self._opened[link] = opened
             recent = self._recent.setdefault(link, deque())
             recent.append((t, carried))
             while len(recent) > 2 and recent[1][0] <= t - BEFORE_S:
                 recent.popleft()
             if carried:
                 self._began.setdefault(link, t)
+
+    def opened(self, link: str) -> int | None:
+        """How many connections it has had; None where it is not measured."""
+        with self._lock:
+            return self._opened.get(link)
 
     def worked(self, t: float, worker: str, pid: int, cpu_s: float) -> None:
         """Of a worker without a link: the processor time that its process has used."""

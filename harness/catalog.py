@@ -35,6 +35,7 @@ from faults import (
     redeliver,
     reset_connections,
     terminate,
+    upgrade,
 )
 from harness.scenario import Scenario, SideBySide, schedule
 from harness.topology import Kafka, KafkaHop, Pipeline, PubSubHop, UsageError, unknown
@@ -227,6 +228,22 @@ def scenarios() -> dict[str, Scenario]:
             ),
             claims(kappa),
             about="workers killed while they wait for an answer that does not come",
+        ),
+        Scenario(
+            "rolling-upgrade",
+            kappa,
+            Steady(rate=1000, seconds=32),
+            schedule(
+                # The aggregator first: with Beam to import it takes longest.
+                upgrade("aggregator", to={"env": {"RELEASE": "2", "LEASE_S": "5"}}).at(2).lasting(5),
+                upgrade("preprocessor", to={"env": {"RELEASE": "2", "BATCH": "200"}}).at(4).lasting(5),
+                upgrade("converter", to={"env": {"RELEASE": "2", "BATCH": "250"}}).at(6).lasting(5),
+                # When all are back: what the new version has counted comes again, to the old one.
+                redeliver("aggregator", back_s=18).at(25),
+            ),
+            claims(kappa),
+            about="each worker upgraded to a version with other settings while it works, and rolled back: old and new side "
+            "by side, on the same partitions, leases and rows",
         ),
         Scenario(
             "replicas",

@@ -5,21 +5,42 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from faults.base import Container, Fault, Observations
-from faults.evidence import STARTS_S
+from faults.evidence import STARTS_CPU_S, carries_since
 from harness.activity import Activity
-from harness.errors import HarnessFault
+from harness.backends.base import Launch
+from harness.errors import BackendGone, HarnessFault
 from harness.history import History
 from harness.stack import Stack
 from harness.supervisor import Supervisor
-from harness.topology import Pipeline, PubSub
+from harness.topology import Pipeline, PubSub, UsageError
 
 #: How long a killed worker may take until it runs again before the fault is told as not healed.
 BACK_WITHIN_S = 60.0
 #: How long a fault waits for its target to be at work before it is injected all the same.
 AT_WORK_WITHIN_S = 10.0
+#: A version that has died so often at its start will not come up.
+DIED_AT_START = 3
+
+
+@dataclass(frozen=True)
+class InVersion:
+    """A process of a worker in some version: what starts it, its command and log, by what name its site knows it, and what
+    the version is called ("": as declared)."""
+
+    launch: Launch
+    command: str
+    log: Path
+    process: str
+    version: str
+
+
+def _nowhere(instance: str, to: Mapping[str, Any] | None) -> InVersion:
+    raise HarnessFault(f"nothing can start {instance} here")
 
 
 class LiveSystem:
@@ -32,6 +53,9 @@ class LiveSystem:
         self._pipeline, self._stack, self._supervisor = pipeline, stack, supervisor
         self._history, self._names = history, names
         self.ending = threading.Event()
+        #: how a process of an instance is started in another version (None: as declared); the run says
+        self.in_version: Callable[[str, Mapping[str, Any] | None], InVersion] = _nowhere
+        self._opened: dict[str, dict[str, int]] = {}
         #: called with a worker's name when one of its processes has ended and is about to be started again
         self.before_return: Callable[[str], None] = lambda worker: None
 
@@ -44,13 +68,8 @@ class LiveSystem:
     def at_work(self, links: Sequence[str]) -> bool:
         """Whether any of them carries work right now, by the processes that their workers now are. A name that is no link's
         is that of a worker without any."""
-        since: dict[str, float] = {}
-        for record in list(self._history.records):
-            if record["kind"] == "worker-start":
-                since[record["worker"]] = record["t"] + STARTS_S
-            elif record["kind"] == "worker-exit":
-                since[record["worker"]] = math.inf
         now = self.now()
+        since = carries_since(list(self._history.records), math.inf, math.inf)
         return any(
             self.activity.at_work(name, now, since.get(name.split("->")[0], 0.0))
             if "->" in name
@@ -78,8 +97,50 @@ class LiveSystem:
     def expect_exit(self, instance: str) -> Observations:
         return self._supervisor.expect_exit(instance)
 
+    def start_beside(self, instance: str, to: Mapping[str, Any] | None) -> Observations:
+        self._opened[instance] = {
+            link.name: opened
+            for link in self._pipeline.links()
+            if link.worker == instance and (opened := self.activity.opened(link.name)) is not None
+        }
+        began = round(self.now(), 4)
+        try:
+            made = self.in_version(instance, to)
+            self._supervisor.start_beside(instance, made.launch, made.command, made.log, made.process, made.version)
+        except BackendGone:
+            raise
+        except (HarnessFault, UsageError) as error:
+            return {"began": began, "error": str(error)}
+        return {"began": began, "version": made.version}
+
+    def wait_beside(self, instance: str, seconds: float) -> Observations:
+        begin = self.now()
+        while True:
+            pid, died = self._supervisor.beside(instance)
+            if pid is not None and self._works_beside(instance, self.now() - begin):
+                return {"pid": pid, "ready": round(self.now(), 4)}
+            if died >= DIED_AT_START or self.now() - begin > seconds or not self.wait(0.05):
+                return {"pid": pid, "ready": None, "died": died}
+
+    def _works_beside(self, instance: str, waited: float) -> bool:
+        """Whether a connection was opened that was not there before; of a worker without a measured link, whether it has
+        had the time to start."""
+        opened = self._opened[instance]
+        if not opened:
+            return waited > STARTS_CPU_S
+        return any((self.activity.opened(link) or 0) > before for link, before in opened.items())
+
+    def beside(self, instance: str) -> int | None:
+        return self._supervisor.beside(instance)[0]
+
+    def take_over(self, instance: str) -> Observations:
+        return self._supervisor.take_over(instance)
+
+    def withdraw(self, instance: str) -> Observations:
+        return self._supervisor.withdraw(instance)
+
     def container(self, instance: str) -> Container:
-        return self._stack.site.container(instance)
+        return self._stack.site.container(self._supervisor.process(instance))
 
     def kill_service(self, process: str) -> Observations:
         return self._stack.kill_service(process)

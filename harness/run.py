@@ -23,18 +23,19 @@ from assertions import attribution
 from assertions.base import Assertion
 from assertions.judge import judge
 from harness import draining, versions, warehouse
-from harness.backends.base import Child, Exit
+from harness.backends.base import Child, Exit, Launch
 from harness.backends.process import Processes
+from harness.compare.versions import second_name, version_of, worker_in
 from harness.errors import BackendGone, HarnessFault, NothingArrives, last_lines
 from harness.history import History, Listener
-from harness.injection import Injection, LiveSystem
+from harness.injection import Injection, InVersion, LiveSystem
 from harness.sampling import AskCommitted, Sampler
 from harness.scenario import Scenario
 from harness.services.base import SinkResult, Tap, TapResult
 from harness.stack import Stack
 from harness.store import RunFolder, SavedRun
 from harness.supervisor import Supervisor
-from harness.topology import Hop, Pipeline
+from harness.topology import Hop, Pipeline, Worker
 from harness.watching import Watch
 
 #: How long the first event may take to the last hop.
@@ -91,6 +92,7 @@ class Run:
             stack.site.meter(), self.taps, history, self._groups(), self.system.activity, self._unlinked()
         )
         self.system.before_return = self.sampler.before_return
+        self.system.in_version = self._in_version
         existing = {s: partial(stack.ask, s) for s in stack.site.existing if s in stack.servers}
         serving = {h.worker: partial(stack.ask_worker, h) for h in self.pipeline.hops_of_workers()}
         self.watch = Watch(existing, history, serving)
@@ -247,18 +249,35 @@ class Run:
         tap.start()
         self.taps[hop.name] = tap
 
-    def _start_worker(self, instance: str, worker: Any) -> None:
+    def _start_worker(self, instance: str, worker: Worker) -> None:
+        self.supervisor.start(instance, *self._launch(instance, worker, instance))
+
+    def _in_version(self, instance: str, to: Mapping[str, Any] | None) -> InVersion:
+        """A process of a worker beside the one that it has. That of another version has a name of its own, or it would take
+        the place of the first wherever one is known by its name (a static member of a consumer group)."""
+        declared = self.pipeline.instances()[instance]
+        if to is None:
+            return InVersion(*self._launch(instance, declared, instance), instance, "")
+        process = second_name(instance)
+        version = version_of(declared.name, to).pinned()
+        copy = self.processes.temp / "versions" / f"{process}-{version.commit}"
+        worker = worker_in(version, self.pipeline, declared, copy)
+        return InVersion(*self._launch(instance, worker, process), process, version.described() or "anew")
+
+    def _launch(self, instance: str, worker: Worker, process: str) -> tuple[Launch, str, Path]:
+        """What starts a process of a worker, its command and its log. `process`: its name, which is the instance's, or that of
+        a second process of it, which shares its links."""
         env = {
             variable: self.stack.address(instance, service)
             for variable, service in worker.uses.items()
             if any(link.name == f"{instance}->{service}" for link in self.stack.links)
         }
-        env |= self._resolved(worker.env) | {"GAUNTLET_WORKER": instance, "PYTHONUNBUFFERED": "1"}
+        env |= self._resolved(worker.env) | {"GAUNTLET_WORKER": process, "PYTHONUNBUFFERED": "1"}
         if worker.serves:
             env[worker.serves] = self.stack.served[instance][0]
-        log = self.folder.worker_log(instance)
-        launch, command = self.stack.site.launch(instance, worker, env, log)
-        self.supervisor.start(instance, launch, command, log)
+        log = self.folder.worker_log(process)
+        launch, command = self.stack.site.launch(process, worker, env, log)
+        return launch, command, log
 
     def _resolved(self, env: Mapping[str, str]) -> dict[str, str]:
         """`{name}` in a value becomes the run's own name of what it names (see `topology.RESOURCES`)."""

@@ -100,7 +100,7 @@ class Sampler:
                 try:
                     for link, f in self._meter.sample().items():
                         self._links.append((now, link, f.connections, f.opened, f.closed, f.requests, f.responses))
-                        self._activity.add(now, link, f.requests + f.responses)
+                        self._activity.add(now, link, f.requests + f.responses, f.opened)
                 except OSError as error:
                     metering = False
                     self._history.add("error", text=f"links cannot be measured on this machine: {error}")

@@ -11,6 +11,7 @@ from assertions.base import Assertion
 from assertions.registry import GUARDS
 from faults.base import Fault
 from faults.random_schedule import RandomSchedule, Refuses
+from faults.upgrade import check_apart
 from harness.topology import Pipeline, UsageError, unknown
 from load.profiles import Steady
 from load.source_form import load_encoder
@@ -60,6 +61,7 @@ class Scenario:
         check_processes(self.processes, self.users)
         for fault in self.faults or self.drawn("").faults:  # what any backend can do: is there anything to draw?
             fault.check(self.pipeline)
+        check_apart(self.faults, self.pipeline)
         named = {a.name for a in self.assertions} | {g.name for g in GUARDS}
         for name, verdict in self.expected.items():
             if name not in named:

@@ -51,7 +51,7 @@ class Session:
                 raise UsageError(
                     f"{fault.describe()}: this fault needs --backend {fault.needs}; this run is {backend.where}."
                 )
-            if reason := backend.refuses(fault, pipeline):
+            if reason := fault.refused_by(backend.name) or backend.refuses(fault, pipeline):
                 raise UsageError(f"{fault.describe()} cannot be done {backend.where}: {reason}.")
         try:
             return execute(

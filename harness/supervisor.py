@@ -34,6 +34,9 @@ class _Worker:
     launch: Launch
     command: str
     log: Path
+    #: By what name the site knows it, and its version: "" as it is declared.
+    process: str
+    version: str = ""
     child: Child | None = None
     held: bool = False
     due: threading.Timer | None = None
@@ -50,6 +53,8 @@ class Supervisor:
     def __init__(self, children: Children, history: History) -> None:
         self._children, self._history = children, history
         self._workers: dict[str, _Worker] = {}
+        #: The second process of a worker that is being upgraded: the coming one, or the going one until it has ended.
+        self._beside: dict[str, _Worker] = {}
         self._changed = threading.Condition(threading.RLock())
         self._ending = False
 
@@ -59,17 +64,11 @@ class Supervisor:
             self._history = history
             for name, worker in self._workers.items():
                 if worker.child is not None:
-                    history.add(
-                        "worker-start",
-                        t=worker.child.started,
-                        worker=name,
-                        pid=worker.child.pid,
-                        started=worker.child.started,
-                    )
+                    self._tell_start(name, worker, worker.child, t=worker.child.started)
 
     def start(self, name: str, launch: Launch, command: str, log: Path) -> None:
         """`launch` starts it, now and after each end. Raises WorkerDied if its command cannot be run at all."""
-        worker = _Worker(launch, command, log)
+        worker = _Worker(launch, command, log, name)
         with self._changed:
             self._workers[name] = worker
             try:
@@ -86,8 +85,12 @@ class Supervisor:
             worker.due = None
             child = worker.launch(lambda how: self._exited(name, worker, how))
             worker.child = child
-            self._history.add("worker-start", worker=name, pid=child.pid, started=child.started)
+            self._tell_start(name, worker, child)
             self._changed.notify_all()
+
+    def _tell_start(self, name: str, worker: _Worker, child: Child, **when: float) -> None:
+        version = {"version": worker.version} if worker.version else {}
+        self._history.add("worker-start", **when, worker=name, pid=child.pid, started=child.started, **version)
 
     def _exited(self, name: str, worker: _Worker, how: Exit) -> None:
         with self._changed:
@@ -97,6 +100,8 @@ class Supervisor:
             fields: dict[str, Any] = {"status": how.status, "signal": how.signal, "asked": asked}
             if how.oom_killed:
                 fields["oom_killed"] = True
+            if worker.version:
+                fields["version"] = worker.version
             self._history.add("worker-exit", t=how.t, worker=name, pid=how.pid, **fields)
             worker.child = None
             self._changed.notify_all()
@@ -165,13 +170,18 @@ class Supervisor:
 
     def wait_ended(self, name: str) -> None:
         """Returns when a worker's process that a fault asked to end has ended; kills one that ignores SIGTERM too long."""
+        self._wait_ended(self._workers[name])
+
+    def _wait_ended(self, worker: _Worker) -> bool:
+        """Whether it had to be killed."""
         deadline = time.monotonic() + GRACE_S
+        killed = False
         with self._changed:
-            worker = self._workers[name]
             while worker.child is not None and worker.child.pid in worker.asked and not self._ending:
                 if not self._changed.wait(max(0.01, deadline - time.monotonic())) and time.monotonic() >= deadline:
                     self._children.signal(worker.child.pid, signal.SIGKILL)
-                    deadline = time.monotonic() + GRACE_S
+                    deadline, killed = time.monotonic() + GRACE_S, True
+        return killed
 
     def release(self, name: str) -> None:
         """Starts a held worker as soon as its old process has ended."""
@@ -193,6 +203,63 @@ class Supervisor:
         """The kernel's word for it: "running", "sleeping", "stopped" …, or "gone"."""
         child = self.child(name)
         return self._children.state(child.pid) if child else "gone"
+
+    # -- another version of a worker beside it ---------------------------------------------------------------------
+
+    def start_beside(
+        self, name: str, launch: Launch, command: str, log: Path, process: str, version: str
+    ) -> Child | None:
+        """Starts a second process of a worker, which is started again as the first one is; until `take_over` whatever is
+        done to the worker is done to the first. Raises HarnessFault where it cannot be started, or there is one already.
+        """
+        worker = _Worker(launch, command, log, process, version)
+        with self._changed:
+            if name in self._beside:
+                raise HarnessFault(f"{name} is being upgraded already")
+            self._beside[name] = worker
+            try:
+                self._spawn(name, worker)
+            except HarnessFault:
+                del self._beside[name]
+                raise
+            return worker.child
+
+    def beside(self, name: str) -> tuple[int | None, int]:
+        """(pid of a worker's second process, None while there is none; how often one has died soon after its start)"""
+        with self._changed:
+            worker = self._beside.get(name)
+            child = worker.child if worker is not None else None
+            return child.pid if child is not None else None, worker.short_lives if worker is not None else 0
+
+    def take_over(self, name: str) -> dict[str, Any]:
+        """The second process is the worker from now on. The first gets SIGTERM, and SIGKILL if it takes too long; returns
+        when it has ended, with its pid (None: it was not running), when it was told to, and whether it had to be killed.
+        """
+        with self._changed:
+            self._workers[name], self._beside[name] = self._beside[name], self._workers[name]
+        return self.withdraw(name)
+
+    def withdraw(self, name: str) -> dict[str, Any]:
+        """Ends a worker's second process, as `take_over` does the first."""
+        with self._changed:
+            worker, until = self._beside[name], self._history.clock.now()
+            worker.held = True
+            if worker.due is not None:
+                worker.due.cancel()
+            pid = worker.child.pid if worker.child is not None else None
+            if pid is not None:
+                worker.asked.add(pid)
+        if pid is not None:
+            self._children.signal(pid, signal.SIGCONT)  # one that is paused would not hear it
+            self._children.signal(pid, signal.SIGTERM)
+        killed = self._wait_ended(worker)
+        with self._changed:
+            del self._beside[name]
+        return {"pid": pid, "until": round(until, 4), "killed": killed}
+
+    def process(self, name: str) -> str:
+        """By what name its site knows the process that a worker is now."""
+        return self._workers[name].process
 
     # -- what a run asks -----------------------------------------------------------------------------------------
 
@@ -230,7 +297,8 @@ class Supervisor:
         named in `but` go on, and are started again if they die, until it is called without them."""
         with self._changed:
             self._ending = not but
-            ending = [w for name, w in self._workers.items() if name not in but]
+            both = [*self._workers.items(), *self._beside.items()]
+            ending = [w for name, w in both if name not in but]
             pids = [w.child.pid for w in ending if w.child is not None]
             for worker in ending:
                 worker.held = True

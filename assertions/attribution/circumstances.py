@@ -19,7 +19,7 @@ from harness.store import SavedRun
 #: How far a tap's clock may lag behind what it shows, and an exit's behind the fault that caused it, in seconds.
 SLACK_S = 0.25
 #: Faults that end their worker: told as the end of a process, not as something that was in force.
-ENDING = frozenset({"kill", "terminate", "out_of_memory"})
+ENDING = frozenset({"kill", "terminate", "out_of_memory", "upgrade"})
 
 #: What was observed of an offset at some moment.
 NOT_COMMITTED, COMMITTED, UNKNOWN = 0, 1, -1
@@ -57,15 +57,22 @@ def _ends(run: SavedRun, step: Step) -> list[End]:
         if fault is not None:
             told.add(id(fault))
         back = min((r["t"] for r in starts if r["worker"] == instance and r["t"] >= record["t"]), default=np.inf)
+        if fault is not None and fault.fault == "upgrade":
+            back = record["t"]  # the other version was there already
         found.append(End(instance, float(record["t"]), float(back), _how(record, fault), fault))
     # A fault whose mark is not in the history (an older run, another backend): what the fault itself says.
     found += [
-        End(w.target, w.start, w.end if w.healed else np.inf, _how({}, w), w) for w in ending if id(w) not in told
+        End(w.target, w.start, w.end if w.healed else np.inf, _how({}, w), w)
+        for w in ending
+        if id(w) not in told and w.fault != "upgrade"
     ]
     return sorted(found, key=lambda end: end.at)
 
 
 def _did(window: FaultWindow, instance: str, record: dict[str, object]) -> bool:
+    if window.fault == "upgrade":
+        replaced = window.observations.get("replaced")
+        return isinstance(replaced, dict) and record.get("pid") in replaced.get(instance, ())
     killed = window.observations.get("killed")
     if isinstance(killed, dict) and isinstance(killed.get(instance), dict) and killed[instance].get("pid") is not None:
         return bool(killed[instance]["pid"] == record.get("pid"))
@@ -75,6 +82,8 @@ def _did(window: FaultWindow, instance: str, record: dict[str, object]) -> bool:
 def _how(record: dict[str, object], fault: FaultWindow | None) -> str:
     if record.get("oom_killed") or (fault is not None and fault.fault == "out_of_memory"):
         return "was killed for want of memory"
+    if fault is not None and fault.fault == "upgrade":
+        return "was replaced by another version"
     if fault is not None:
         return "was terminated" if fault.fault == "terminate" else "was killed"
     status = record.get("status")

@@ -1,4 +1,5 @@
-"""The two versions that are compared: a pipeline by name, with its programs from another commit, command, image or environment.
+"""A version of a pipeline: one by name, with its programs from another commit, command, image or environment. Two of them
+are compared; and one worker is upgraded from the run's own to another.
 
     kappa                     a pipeline, mutant, or module:attribute, as `gauntlet run --pipeline` takes it
     orders:orders@v1.4        its programs as they are at a git ref
@@ -23,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import catalog
-from harness.topology import Pipeline, UsageError, Worker
+from harness.topology import Pipeline, UsageError, Worker, unknown
 
 
 @dataclass(frozen=True)
 class Version:
-    """What was asked for of one side.
+    """What was asked for of one side, or of one worker.
 
-    spec     pipeline[@ref]
+    spec     pipeline[@ref]; of one worker also "": the pipeline at hand
     env      WORKER.KEY=VALUE, each
     command  WORKER=COMMAND, each, split like a shell does; started without one
     image    WORKER=IMAGE, each, or IMAGE for all workers (Docker backend only)
@@ -55,7 +56,7 @@ class Version:
         parts = [self.spec, *self.env, *self.command, *self.image]
         if self.commit:
             parts.insert(1, f"({self.commit[:10]})")
-        return " ".join(parts)
+        return " ".join(part for part in parts if part)
 
     def pinned(self) -> Version:
         """With the commit that its ref means now. Raises UsageError for one that git does not know."""
@@ -70,7 +71,10 @@ class Version:
 
     def pipeline(self, folder: Path) -> Pipeline:
         """The pipeline as this version runs it; `folder`: where a copy of the repository is laid, if it has a ref."""
-        found = catalog.pipeline(self.name)
+        return self.of(catalog.pipeline(self.name), folder)
+
+    def of(self, found: Pipeline, folder: Path) -> Pipeline:
+        """The same of a pipeline at hand."""
         workers = {worker.name: worker for worker in found.workers}
         for worker, value in _by_worker(found, self.command, "--…-command"):
             words = shlex.split(value)
@@ -96,6 +100,62 @@ class Version:
         names = {f.name for f in dataclasses.fields(cls)}
         known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items() if k in names}
         return cls(**known)
+
+
+# ------------------------------------------------------------------------------------- one worker in another version
+
+#: What may be told of a worker's other version, and the types of that.
+WORDS: Mapping[str, tuple[type, ...]] = {
+    "spec": (str,),
+    "env": (Mapping,),
+    "command": (str, list, tuple),
+    "image": (str,),
+}
+
+
+def version_of(worker: str, to: Mapping[str, Any]) -> Version:
+    """What `to` says of one worker, as `spec`, `env` (variable -> value), `command` (words, or a line that is split like a
+    shell does) and `image`: all that a Version says of many. Raises UsageError for anything else."""
+    for word, told in to.items():
+        if word not in WORDS:
+            raise unknown("word of a version", word, WORDS, "words of a version")
+        if not isinstance(told, WORDS[word]) or not told:
+            raise UsageError(f"{told!r} is no {word} of a version of {worker}.")
+    command = to.get("command", "")
+    line = command if isinstance(command, str) else shlex.join(command)
+    return Version(
+        to.get("spec", ""),
+        tuple(f"{worker}.{key}={value}" for key, value in to.get("env", {}).items()),
+        (f"{worker}={line}",) if line else (),
+        (f"{worker}={to['image']}",) if "image" in to else (),
+    )
+
+
+def worker_in(version: Version, pipeline: Pipeline, worker: Worker, copy: Path) -> Worker:
+    """The same worker of a pipeline in another version; `copy`: as of `Version.pipeline`.
+
+    What it connects is the pipeline's and stays, so it may use no service beside its own. Raises UsageError.
+    """
+    other = version.of(catalog.pipeline(version.name) if version.name else pipeline, copy).worker(worker.name)
+    for variable, service in other.uses.items():
+        if service not in worker.uses.values():
+            raise UsageError(
+                f"{worker.name} of {version.described()} uses {service} by {variable}, to which {worker.name} of "
+                f"{pipeline.name} has no link."
+            )
+    if other.serves != worker.serves:
+        raise UsageError(f"{worker.name} of {version.described()} does not serve as that of {pipeline.name} does.")
+    known = dataclasses.replace(
+        worker, **{part: getattr(other, part) for part in ("command", "uses", "env", "cwd", "image")}
+    )
+    workers = [known if w.name == worker.name else w for w in pipeline.workers]
+    dataclasses.replace(pipeline, workers=workers).validate()  # its variables may name what is not there
+    return known
+
+
+def second_name(instance: str) -> str:
+    """Of a second process of a worker, in another version. No worker can be named so."""
+    return f"{instance}.new"
 
 
 def _by_worker(pipeline: Pipeline, asked: Sequence[str], option: str) -> list[tuple[str, str]]:

@@ -140,6 +140,7 @@ class _Worker:
     state: str = "waiting"
     starts: int = 0
     since: float = 0.0
+    pids: list[Any] = field(default_factory=list)
 
 
 @dataclass
@@ -208,10 +209,15 @@ class _State:
     def _worker_start(self, event: Event, t: float) -> None:
         worker = self.workers.setdefault(str(event.get("worker", "?")), _Worker())
         worker.pid, worker.state, worker.since = event.get("pid"), "runs", t
+        worker.pids.append(worker.pid)
         worker.starts += 1
 
     def _worker_exit(self, event: Event, t: float) -> None:
         worker = self.workers.setdefault(str(event.get("worker", "?")), _Worker())
+        worker.pids = [pid for pid in worker.pids if pid != event.get("pid")]
+        if worker.pids:  # it was one of two, of which the other goes on
+            worker.pid = worker.pids[-1]
+            return
         ending = self.stages and self.stages[-1][0] in ("collect", "check", "store")
         worker.state = "stopped" if event.get("asked") and ending else "down"
         worker.since = t
@@ -298,6 +304,8 @@ def _told(event: Event, state: _State) -> Line | None:
         return "fault", f"fault {get('fault')} {get('target')}: healed{bit}"
     if kind == "worker-start":
         worker = state.workers.get(str(get("worker")))
+        if get("version"):
+            return "good", f"worker {get('worker')} started in another version ({get('version')}), pid {get('pid')}"
         again = worker is not None and worker.starts > 1
         return (
             ("good", f"worker {get('worker')} started again, pid {get('pid')}")

@@ -1,6 +1,6 @@
 """Aggregator: Pub/Sub -> deduplicate and count -> Bigtable, as a Beam pipeline on the engine of the DirectRunner.
 
-    PUBSUB SUBSCRIPTION REFUSED_TOPIC BIGTABLE TABLE DEDUP_HORIZON_S DEDUP_GRACE_S GAUNTLET_WORKER
+    PUBSUB SUBSCRIPTION REFUSED_TOPIC BIGTABLE TABLE DEDUP_HORIZON_S DEDUP_GRACE_S LEASE_S RELEASE GAUNTLET_WORKER
 
 Source, decoding and the durable write are one fused stage: no shuffle, no state, no timer between a message and its
 cells. The source acknowledges when the bundle is over, thus after the write. Windows are part of the rows, from event

@@ -1,6 +1,6 @@
 """Converter with its publisher: intermediate topic -> Pub/Sub messages, each with the UUID that deduplication goes by.
 
-    KAFKA INTERMEDIATE_TOPIC DEAD_LETTER_TOPIC CONVERTER_GROUP PUBSUB PUBLISHED_TOPIC GAUNTLET_WORKER
+    KAFKA INTERMEDIATE_TOPIC DEAD_LETTER_TOPIC CONVERTER_GROUP PUBSUB PUBLISHED_TOPIC BATCH RELEASE GAUNTLET_WORKER
 
 Loop: take a batch, publish all of it, commit once every publish was acknowledged. A lost acknowledgement makes the
 publisher repeat a request that had arrived: duplicates in Pub/Sub, with the same UUID. Requests are small and few are
@@ -69,6 +69,7 @@ class Converter:
     def __init__(self) -> None:
         self.name = setting("GAUNTLET_WORKER", "converter")
         self.dead_letters = setting("DEAD_LETTER_TOPIC")
+        self.batch = int(setting("BATCH", str(BATCH)))
         self.log = open_log(self.name)
         self.stop = stop_on_signals()
         self.progress = Progress(self.log)
@@ -88,7 +89,7 @@ class Converter:
 
     def run(self) -> None:
         while not self.stop.is_set():
-            records = self.source.take(BATCH, WAIT_S)
+            records = self.source.take(self.batch, WAIT_S)
             if records:
                 self.step(records)
         self.source.close()

@@ -1,7 +1,9 @@
 """Kafka as this pipeline uses it: read a batch, write what follows from it, then commit. At least once.
 
 The consumer is a static member (`group.instance.id`), so a worker that is killed and comes back takes its partitions
-at once, without waiting for the session of its former self to end, and without a rebalance of the others.
+at once, without waiting for the session of its former self to end, and without a rebalance of the others. One that is
+asked to end leaves the group: its successor may have another name, as the next version of it has that is started beside
+it, and its partitions would be nobody's until the session ends.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ PATIENCE: Mapping[str, object] = {
     "metadata.recovery.strategy": "none",
     "log_level": 4,
 }
+
+#: How long a worker that ends waits until its partitions are given up; it has none if it has only just joined.
+LEAVE_WITHIN_S = 1.0
 
 Headers = dict[str, str | bytes | None]
 
@@ -60,6 +65,7 @@ class Source:
     ) -> None:
         self._topic, self._stop, self._log = topic, stop, log
         self._fatal: KafkaError | None = None
+        self._revoked = False
         config: dict[str, object] = {
             **PATIENCE,
             "bootstrap.servers": address,
@@ -134,6 +140,12 @@ class Source:
         return True
 
     def close(self) -> None:
+        """Leaves the group, which closing alone does not do for a static member."""
+        self._revoked = False
+        self._consumer.unsubscribe()
+        until = time.monotonic() + LEAVE_WITHIN_S
+        while not self._revoked and time.monotonic() < until:
+            self._consumer.poll(0.05)
         self._consumer.close()
 
     def _on_error(self, error: KafkaError) -> None:
@@ -145,6 +157,7 @@ class Source:
         self._log.info("reads %s, partitions %s", self._topic, sorted(p.partition for p in partitions))
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._revoked = True
         self._log.info("gives up %s, partitions %s", self._topic, sorted(p.partition for p in partitions))
 
 

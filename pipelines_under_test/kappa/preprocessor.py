@@ -1,6 +1,6 @@
 """Preprocessor: source topic -> validate, re-map -> intermediate topic. What cannot be read goes to the dead letters.
 
-    KAFKA SOURCE_TOPIC INTERMEDIATE_TOPIC DEAD_LETTER_TOPIC PREPROCESSOR_GROUP GAUNTLET_WORKER
+    KAFKA SOURCE_TOPIC INTERMEDIATE_TOPIC DEAD_LETTER_TOPIC PREPROCESSOR_GROUP BATCH RELEASE GAUNTLET_WORKER
 
 Loop: take a batch, write everything that follows from it, wait until all of that is acknowledged, commit. A kill at
 any point replays the batch; the duplicates carry the same event ids and vanish at the sink.
@@ -28,6 +28,7 @@ class Preprocessor:
         self.name = setting("GAUNTLET_WORKER", "preprocessor")
         self.intermediate = setting("INTERMEDIATE_TOPIC")
         self.dead_letters = setting("DEAD_LETTER_TOPIC")
+        self.batch = int(setting("BATCH", str(BATCH)))
         self.log = open_log(self.name)
         self.stop = stop_on_signals()
         self.progress = Progress(self.log)
@@ -40,7 +41,7 @@ class Preprocessor:
 
     def run(self) -> None:
         while not self.stop.is_set():
-            records = self.source.take(BATCH, WAIT_S)
+            records = self.source.take(self.batch, WAIT_S)
             if records:
                 self.step(records)
         self.source.close()

@@ -3,7 +3,7 @@
 Threads pull ahead, but stop when they hold `MOST_LEASED` messages.
 
 Leases are short and kept alive. By itself Pub/Sub gives what a dead worker held to the next one after the subscription's
-acknowledgement deadline, of which 10 s is the least. So each pull is followed by a ModifyAckDeadline to `LEASE_S`, which
+acknowledgement deadline, of which 10 s is the least. So each pull is followed by a ModifyAckDeadline to `LEASE_S` (a variable, 3 by itself), which
 may be shorter, and whatever is held is leased anew every `RENEW_EVERY_S`: two renewals may fail or be late, and what a
 killed worker held comes again 3 s later, when the next process is just at work. A worker that is asked to end gives back
 at once what it has not settled. (Acknowledgement ids kept in a file, and given back by the next process, would save the
@@ -33,7 +33,7 @@ import grpc
 from google.pubsub_v1.types import AcknowledgeRequest, ModifyAckDeadlineRequest, PullRequest, PullResponse
 
 from pipelines_under_test.kappa import rpc
-from pipelines_under_test.kappa.worker import Fatal
+from pipelines_under_test.kappa.worker import Fatal, setting
 
 RawPull: Any = PullRequest.pb()
 RawPulled: Any = PullResponse.pb()
@@ -65,6 +65,7 @@ class Subscription:
 
     def __init__(self, address: str, name: str, stop: threading.Event, log: logging.Logger) -> None:
         self.name, self.stop, self.log = name, stop, log
+        self.lease_s = int(setting("LEASE_S", str(LEASE_S)))
         self._connection = rpc.Connection(address, stop, log)
         self._batches: queue.SimpleQueue[Sequence[Received]] = queue.SimpleQueue()
         #: Acknowledgement id -> when its lease runs out, for all that is held.
@@ -162,8 +163,8 @@ class Subscription:
                     self.received(messages)
                     ack_ids = [message.ack_id for message in messages]
                     with self._room:
-                        self._leases.update((ack_id, started + LEASE_S) for ack_id in ack_ids)
-                    self._modify(ack_ids, LEASE_S)
+                        self._leases.update((ack_id, started + self.lease_s) for ack_id in ack_ids)
+                    self._modify(ack_ids, self.lease_s)
                     self._batches.put(messages)
                 if len(messages) < 50:
                     self.stop.wait(IDLE_S)
@@ -173,7 +174,7 @@ class Subscription:
     def _renew_on(self) -> None:
         try:
             while not self.stop.wait(RENEW_EVERY_S):
-                self._modify(self._held(), LEASE_S)
+                self._modify(self._held(), self.lease_s)
         except Fatal as fatal:
             self._broken = fatal
 

@@ -39,7 +39,9 @@ def open_log(name: str) -> logging.Logger:
     )
     for noisy in ("apache_beam", "google", "grpc"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    return logging.getLogger(name)
+    log = logging.getLogger(name)
+    log.info("release %s", setting("RELEASE", "1"))  # of two that work side by side, which one this is
+    return log
 
 
 def stop_on_signals() -> threading.Event:

@@ -253,6 +253,14 @@ MUTANTS: dict[str, Mutant] = {
             scenario="killed-while-cut",
             seen_at="https://github.com/confluentinc/kafka-connect-elasticsearch/issues/118",
         ),
+        mutant(
+            "dedup-by-release",
+            "aggregator",
+            "deduplicates by a key that its own release is a part of, so that another release counts anew",
+            caught_by="duplicate_rate",
+            scenario="rolling-upgrade",
+            seen_at="https://github.com/vivekchand/clawmetry/pull/1232",
+        ),
         # -- corruption
         mutant(
             "dedup-by-content",

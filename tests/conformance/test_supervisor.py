@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.backends.base import Child, Children, Exit
-from harness.errors import WorkerDied
+from harness.errors import HarnessFault, WorkerDied
 from harness.history import History
 from harness.supervisor import FIRST_BACK_OFF_S, Supervisor
 
@@ -19,7 +19,7 @@ class Watched:
     """A supervisor with the history that it writes."""
 
     def __init__(self, children: Children, spawn: Callable[..., Child], folder: Path) -> None:
-        self.folder, self._spawn = folder, spawn
+        self.folder, self.spawn = folder, spawn
         self.history = History(folder / "history.jsonl")
         self.supervisor = Supervisor(children, self.history)
 
@@ -29,7 +29,7 @@ class Watched:
     def run(self, argv: list[str], name: str = "w") -> None:
         log = self.folder / f"{name}.log"
         log.touch()
-        launch = lambda on_exit: self._spawn(argv, log, on_exit=on_exit)  # noqa: E731
+        launch = lambda on_exit: self.spawn(argv, log, on_exit=on_exit)  # noqa: E731
         self.supervisor.start(name, launch, " ".join(argv), log)
 
     def told(self, kind: str) -> list[dict]:
@@ -179,3 +179,69 @@ def test_some_workers_may_outlive_the_others(watched: Watched) -> None:
         ("last", False),
         ("last", True),
     ]
+
+
+def _beside(watched: Watched, script: str, version: str = "v2") -> None:
+    log = watched.folder / "w.new.log"
+    log.touch()
+    launch = lambda on_exit: watched.spawn(["sh", "-c", script], log, on_exit=on_exit)  # noqa: E731
+    watched.supervisor.start_beside("w", launch, script, log, "w.new", version)
+
+
+def test_a_second_version_works_beside_a_worker_and_takes_over(watched: Watched) -> None:
+    """What is done to the worker is done to the first until then, and afterwards to the second, which is started again in
+    its version; and the same way back."""
+    watched.start("exec sleep 60")
+    first = watched.supervisor.child("w")
+    _beside(watched, "echo new; exec sleep 60")
+    second, died = watched.supervisor.beside("w")
+    assert first is not None
+    assert (watched.supervisor.child("w"), died) == (first, 0)
+    assert watched.supervisor.process("w") == "w"
+    with pytest.raises(HarnessFault, match="w is being upgraded already"):
+        _beside(watched, "exec sleep 60")
+    seen = watched.supervisor.take_over("w")
+    assert (seen["pid"], seen["killed"]) == (first.pid, False)
+    assert watched.supervisor.child("w").pid == second  # type: ignore[union-attr]
+    assert (watched.supervisor.process("w"), watched.supervisor.beside("w")) == ("w.new", (None, 0))
+    assert [(r["pid"], r["asked"], r.get("version")) for r in watched.told("worker-exit")] == [(first.pid, True, None)]
+    watched.supervisor.signal("w", signal.SIGKILL, restart=True)
+    watched.wait(lambda: len(watched.told("worker-start")) == 3)
+    assert [r.get("version") for r in watched.told("worker-start")] == [None, "v2", "v2"]
+    assert (watched.folder / "w.new.log").read_text() == "new\nnew\n"
+    _beside(watched, "exec sleep 60", "")
+    watched.supervisor.take_over("w")
+    assert watched.supervisor.down() == []
+    time.sleep(2 * FIRST_BACK_OFF_S)
+    assert len(watched.told("worker-start")) == 4, "what was replaced is not started again"
+
+
+def test_a_second_version_that_dies_is_started_again_and_can_be_withdrawn(watched: Watched) -> None:
+    watched.start("exec sleep 60")
+    first = watched.supervisor.child("w")
+    _beside(watched, "exit 3")
+    watched.wait(lambda: watched.supervisor.beside("w")[1] >= 2)
+    watched.supervisor.withdraw("w")
+    assert watched.supervisor.child("w") == first
+    starts = len(watched.told("worker-start"))
+    time.sleep(4 * FIRST_BACK_OFF_S)
+    assert len(watched.told("worker-start")) == starts
+    assert {(r["status"], r["asked"], r["version"]) for r in watched.told("worker-exit")} == {(3, False, "v2")}
+
+
+def test_who_is_replaced_and_ignores_sigterm_is_killed_and_that_is_told(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.supervisor.GRACE_S", 0.3)
+    watched.start("trap '' TERM; echo ready; while :; do sleep 0.1; done")
+    watched.wait(lambda: "ready" in (watched.folder / "w.log").read_text())
+    _beside(watched, "exec sleep 60")
+    assert watched.supervisor.take_over("w")["killed"]
+    assert watched.told("worker-exit")[0]["signal"] == "SIGKILL"
+
+
+def test_both_versions_are_ended_with_the_rest(watched: Watched) -> None:
+    watched.start("exec sleep 60")
+    _beside(watched, "exec sleep 60")
+    watched.supervisor.stop_all(1)
+    assert [r["asked"] for r in watched.told("worker-exit")] == [True, True]

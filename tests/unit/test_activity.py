@@ -90,6 +90,8 @@ def test_any_link_of_a_worker_shows_that_it_is_at_work(tmp_path: Path) -> None:
     history.add("worker-start", t=now + 1.1, worker="converter", pid=3)
     assert system.at_work(["converter->pubsub", "converter->kafka"])
     history.add("worker-start", t=now + 1.9, worker="converter", pid=4)
+    assert system.at_work(["converter->pubsub", "converter->kafka"]), "two of them, of two versions"
+    history.add("worker-exit", t=now + 1.9, worker="converter", pid=3)
     assert not system.at_work(["converter->pubsub", "converter->kafka"])
 
 

@@ -29,6 +29,7 @@ from faults import (
     reset_connections,
     terminate,
     throttle,
+    upgrade,
 )
 from faults.evidence import evidence_of, idle_rate
 from harness.errors import HarnessFault
@@ -91,6 +92,7 @@ def recorded(
     arrivals: list[float] | None = None,
     end: float = END,
     serves: bool = False,
+    opens: tuple[float, ...] = (),
 ) -> Observed:
     """Links at `rate` bytes a second each way until the load ends, except in the fault's window."""
     rows = []
@@ -108,7 +110,8 @@ def recorded(
             opened = 1 + closed
         connected = connections_during if inside else 1
         for link in ("converter->kafka", LINK):
-            rows.append((t, link, connected, opened, closed_now, int(requests), int(responses)))
+            more = sum(at < t for at in opens)
+            rows.append((t, link, connected, opened + more, closed_now, int(requests), int(responses)))
         t = round(t + 0.2, 3)
     links = pl.DataFrame(rows, ["t", "link", "connections", "opened", "closed", "requests", "responses"], orient="row")
     always: list[dict[str, Any]] = [
@@ -154,6 +157,49 @@ OUT_OF_MEMORY = [{**KILL_HISTORY[0], "oom_killed": True}, KILL_HISTORY[1]]
 OFF = {"connected": {"converter": False}}
 THROTTLED = {"throttled_before": {"converter": 4}, "throttled_after": {"converter": 25}}
 
+THERE = {
+    "began": START,
+    "version": "v2",
+    "new_pid": 2,
+    "ready": 110.5,
+    "pid": 1,
+    "until": 112.6,
+    "killed": False,
+    "over": 112.7,
+}
+BACK = {
+    "began": 115.0,
+    "version": "",
+    "new_pid": 3,
+    "ready": 115.5,
+    "pid": 2,
+    "until": 117.6,
+    "killed": False,
+    "over": 117.7,
+}
+UPGRADED = {"to": "v2", "forth": {"converter": THERE}, "back": {"converter": BACK}, "replaced": {"converter": [1, 2]}}
+_START = {"kind": "worker-start", "worker": "converter"}
+_EXIT = {"kind": "worker-exit", "worker": "converter", "status": 0, "asked": True}
+UPGRADE_HISTORY = [
+    {**_START, "t": 90.0, "pid": 1},
+    {**_START, "t": START + 0.1, "pid": 2, "version": "v2"},
+    {**_EXIT, "t": 112.65, "pid": 1},
+    {**_START, "t": 115.1, "pid": 3},
+    {**_EXIT, "t": 117.65, "pid": 2, "version": "v2"},
+]
+OPENED = {"end": START, "closed": 0, "opens": (START + 0.5, 115.5)}
+
+
+def upgraded(way: str = "forth", *more: dict[str, Any], but: int | None = None, **changed: Any) -> tuple[Any, ...]:
+    """(fault, what it observed, what was recorded) with something changed on one way, and other records."""
+    seen = {**UPGRADED, way: {"converter": {**UPGRADED[way]["converter"], **changed}}}  # type: ignore[dict-item]
+    kept = [record for i, record in enumerate(UPGRADE_HISTORY) if i != but]
+    return "upgrade", seen, {"history": sorted([*kept, *more], key=lambda r: r["t"]), **OPENED}
+
+
+_CRASH = {**_EXIT, "asked": False, "status": 3, "version": "v2", "pid": 2}
+_NEVER_UP = {k: v for k, v in THERE.items() if k in ("began", "version")}
+
 #: fault, what it observed, what was recorded: each bit.
 BITTEN: dict[str, tuple[str, Mapping[str, Any], dict[str, Any]]] = {
     "kill": ("kill", KILLED, {"history": KILL_HISTORY}),
@@ -162,6 +208,7 @@ BITTEN: dict[str, tuple[str, Mapping[str, Any], dict[str, Any]]] = {
     "kill_service": ("kill_service", BROKER, {}),
     "kill: one that answers": ("kill", KILLED, {"history": KILL_HISTORY + ASKED, "rate": 0, "serves": True}),
     "pause": ("pause", STOPPED, {"connections_during": 1}),
+    "upgrade": upgraded(),  # type: ignore[dict-item]
     "disconnect": ("disconnect", OFF, {"connections_during": 1}),
     "throttle": ("throttle", THROTTLED, {"during": (5_000, 5_000)}),
     "out_of_memory": ("out_of_memory", KILLED, {"history": OUT_OF_MEMORY}),
@@ -314,6 +361,59 @@ NOT_BITTEN: dict[str, tuple[str, Mapping[str, Any], dict[str, Any], str]] = {
     ),
     "lost acks: idle": ("lose_acks", EATEN, {}, "carrying bytes"),
     "redeliver: nothing extra": ("redeliver", SOUGHT, {"during": (100_000, 100_000)}, "delivered again"),
+    "upgrade: nobody was there": ("upgrade", {"to": "v2"}, {}, "no process was there"),
+    "upgrade: no such command": (
+        "upgrade",
+        {**UPGRADED, "forth": {"converter": {"began": START, "error": "no such file"}}, "back": {}},
+        {"history": UPGRADE_HISTORY[:1], **OPENED},
+        "was started (no such file)",
+    ),
+    "upgrade: it dies at its start": (
+        "upgrade",
+        {**UPGRADED, "forth": {"converter": _NEVER_UP}, "back": {}},
+        {"history": [UPGRADE_HISTORY[0], {**_CRASH, "t": 112.0}], **OPENED},
+        "came up and stayed (deaths: 1, the last with status 3)",
+    ),
+    "upgrade: it died beside the other": (*upgraded("forth", {**_CRASH, "t": 111.0}), "alive together for 0.5 s of 2"),  # type: ignore[dict-item]
+    "upgrade: it died alone": (
+        *upgraded("forth", {**_CRASH, "t": 114.0}, {**_START, "t": 114.2, "pid": 7, "version": "v2"}),
+        "did not end by itself (deaths: 1",
+    ),  # type: ignore[dict-item]
+    "upgrade: too short a time together": (*upgraded("forth", until=111.0), "alive together for 0.5 s of 2"),  # type: ignore[dict-item]
+    "upgrade: the old one began too late": (
+        *upgraded("forth", {**_START, "t": 111.5, "pid": 1}, but=0),
+        "alive together for 1.1 s of 2",
+    ),  # type: ignore[dict-item]
+    "upgrade: the old one lives on": (*upgraded("forth", but=2), "pid 1 ended on request"),  # type: ignore[dict-item]
+    "upgrade: the old one ended by itself": (
+        *upgraded("forth", {**_EXIT, "t": 112.65, "pid": 1, "asked": False}, but=2),
+        "pid 1 ended on request",
+    ),  # type: ignore[dict-item]
+    "upgrade: the old one came again": (
+        *upgraded("forth", {**_START, "t": 114.0, "pid": 9}),
+        "then only the new version was left",
+    ),  # type: ignore[dict-item]
+    "upgrade: it never connected": (*upgraded("forth", ready=None), "the new version of converter connected"),  # type: ignore[dict-item]
+    "upgrade: no connection was opened": (
+        *upgraded()[:2],
+        {**upgraded()[2], "opens": (115.5,)},
+        "opened 0 connections",
+    ),  # type: ignore[dict-item]
+    "upgrade: the new one did nothing": (
+        *upgraded()[:2],
+        {**upgraded()[2], "end": 115.0, "connections_during": 1, "opens": (START + 0.5, 115.5)},
+        "the new version was at work alone",
+    ),  # type: ignore[dict-item]
+    "upgrade: idle": (*upgraded()[:2], {**upgraded()[2], "rate": 0}, "at work just before"),  # type: ignore[dict-item]
+    "upgrade: nothing came in": (*upgraded()[:2], {**upgraded()[2], "arrivals": [99.0]}, "0 messages came in"),  # type: ignore[dict-item]
+    "upgrade: no way back": (
+        "upgrade",
+        {**UPGRADED, "back": {}},
+        upgraded()[2],
+        "converter was rolled back",
+    ),
+    "upgrade: the old one never back alone": (*upgraded("back", but=4), "pid 2 ended on request"),  # type: ignore[dict-item]
+    "upgrade: the old one not connected": (*upgraded("back", ready=None), "the old version of converter connected"),  # type: ignore[dict-item]
     "redeliver: nothing lay there": (
         "redeliver",
         SOUGHT,
@@ -501,6 +601,19 @@ def test_a_fault_survives_being_saved(name: str) -> None:
         (redeliver("agregator"), "Did you mean 'aggregator'"),
         (redeliver("aggregator", back_s=0), "back_s of more than 0"),
         (pause("converter").lasting(0.1), "less than 0.5 s"),
+        (upgrade("convertor"), "Did you mean 'converter'"),
+        (upgrade("converter").lasting(0.5), "less than 1 s alone"),
+        (upgrade("converter", beside_s=0.1), "0.5 s beside the other"),
+        (upgrade("converter", to=7), "7 is no version"),  # type: ignore[arg-type]
+        (upgrade("converter", to={"environment": {"A": "1"}}), "There is no word of a version 'environment'"),
+        (upgrade("converter", to={"env": "A=1"}), "'A=1' is no env of a version of converter"),
+        (upgrade("converter", to={"command": []}), "[] is no command of a version of converter"),
+        (upgrade("converter", to={"env": {"A-B": "1"}}), "is not WORKER.KEY=VALUE"),
+        (upgrade("converter", to={"env": {"A": "{nothing}"}}), "'nothing'"),
+        (upgrade("converter", to="kapa"), "Did you mean 'kappa'"),
+        (upgrade("converter", to="kappa@no-such-commit"), "There is no commit 'no-such-commit'"),
+        (upgrade("converter", to="legacy"), "There is no worker 'converter'"),
+        (upgrade("preprocessor", to="module.of.mine:pipeline"), "cannot be imported"),
         (latency(LINK, ms=0), "ms of 1 or more"),
         (bandwidth(LINK, kb_per_s=0), "kb_per_s of 1 or more"),
         (bandwidth(LINK).lasting(1), "less than 2 s"),

@@ -97,7 +97,7 @@ def test_a_lease_that_ran_out_is_neither_renewed_nor_worked_on(
     subscription = started()
     eventually(lambda: pubsub.asked)
     assert taken(subscription) == []
-    monkeypatch.setattr(pulling, "LEASE_S", 3)
+    subscription.lease_s = 3
     pubsub.waiting.append(["c"])
     assert eventually(lambda: taken(subscription)) == ["c"]
     subscription.give_back()

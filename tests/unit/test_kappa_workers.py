@@ -14,7 +14,7 @@ import grpc
 import pytest
 from test_kappa_events import EVENT, SOURCE
 
-from pipelines_under_test.kappa import events, rpc
+from pipelines_under_test.kappa import events, kafka, rpc
 from pipelines_under_test.kappa.aggregator import Decode, Refused, Settings, Update, Write
 from pipelines_under_test.kappa.compaction import Horizon
 from pipelines_under_test.kappa.converter import Converter
@@ -484,3 +484,37 @@ def test_the_batch_truth_shares_no_code_with_the_workers() -> None:
     imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     imported |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     assert not [m for m in imported if m and m.startswith("pipelines_under_test")]
+
+
+class Member:
+    """A consumer of a group. `deaf`: it is never told that its partitions are gone."""
+
+    def __init__(self, deaf: bool = False) -> None:
+        self.done: list[str] = []
+        self.deaf = deaf
+        self.source: Any = None
+
+    def unsubscribe(self) -> None:
+        self.done.append("unsubscribe")
+
+    def poll(self, _: float) -> None:
+        self.done.append("poll")
+        if not self.deaf:
+            self.source._on_revoke(self, [])
+
+    def close(self) -> None:
+        self.done.append("close")
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_worker_that_ends_leaves_its_group_and_waits_for_that_but_not_for_ever(
+    deaf: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing alone does not, for a static member: its partitions would be nobody's until its session ends."""
+    monkeypatch.setattr(kafka, "LEAVE_WITHIN_S", 0.01)
+    member, source = Member(deaf), object.__new__(kafka.Source)
+    member.source = source
+    source.__dict__.update(_consumer=member, _topic="t", _log=LOG, _revoked=False)
+    source.close()
+    assert (member.done[0], member.done[1], member.done[-1]) == ("unsubscribe", "poll", "close")
+    assert deaf or member.done == ["unsubscribe", "poll", "close"]

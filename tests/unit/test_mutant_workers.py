@@ -42,6 +42,7 @@ from pipelines_under_test.mutants.auto_commit import AutomaticSource
 from pipelines_under_test.mutants.batch_retried import WholesaleConverter
 from pipelines_under_test.mutants.bounded_retry import ATTEMPTS, ResignedPublisher
 from pipelines_under_test.mutants.dedup_by_message_id import DecodeByMessage
+from pipelines_under_test.mutants.dedup_by_release import DecodeByRelease
 from pipelines_under_test.mutants.drop_on_backpressure import MOST_WAITING, SheddingConverter
 from pipelines_under_test.mutants.fire_and_forget import CarefreePublisher
 from pipelines_under_test.mutants.id_as_double import DecodeWithDoubles
@@ -425,6 +426,16 @@ def test_two_messages_of_one_event_have_two_names() -> None:
     decode = DecodeByMessage(Horizon(horizon_s=1e9))
     uuids = {decode.uuid(EVENT, record()._replace(message_id=i)) for i in ("1", "1", "2")}
     assert len(uuids) == 2
+
+
+def test_an_event_has_one_name_a_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference has one for all; so has the mutant across any number of restarts of one release."""
+    for decode, names in ((DecodeByRelease(Horizon(horizon_s=1e9)), 2), (Decode(Horizon(horizon_s=1e9)), 1)):
+        uuids = set()
+        for release in ("1", "1", "2", "1"):
+            monkeypatch.setenv("RELEASE", release)
+            uuids.add(decode.uuid(EVENT, record()))
+        assert len(uuids) == names
 
 
 class FakeTable:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.report.terminal import LineView, LiveView, QuietView, _panel, _State, make_view, print_verdict
+from harness.report.terminal import LineView, LiveView, QuietView, _panel, _State, _told, make_view, print_verdict
 
 START: dict[str, Any] = {
     "t": 100.0,
@@ -120,6 +120,21 @@ def test_a_log_says_what_ended_by_itself_and_what_came_back() -> None:
     assert "worker converter started again, pid 6" in text
     assert "\x1b" not in text
     assert text.splitlines()[-1].strip() == "second", "a long error keeps its lines"
+
+
+def test_of_two_versions_of_a_worker_the_end_of_one_is_not_its_own() -> None:
+    events = [
+        {"t": 101.0, "kind": "worker-start", "worker": "converter", "pid": 5},
+        {"t": 103.0, "kind": "worker-start", "worker": "converter", "pid": 6, "version": "RELEASE=2"},
+        {"t": 105.0, "kind": "worker-exit", "worker": "converter", "pid": 6, "status": 0, "asked": True},
+    ]
+    state = _State()
+    for event in events:
+        state.take(event)
+    assert (state.workers["converter"].state, state.workers["converter"].pid) == ("runs", 5)
+    assert _told(events[1], state) == ("good", "worker converter started in another version (RELEASE=2), pid 6")
+    state.take({**events[2], "pid": 5})
+    assert state.workers["converter"].state == "down"
 
 
 def test_nothing_is_printed_after_the_end() -> None:
