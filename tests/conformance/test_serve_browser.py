@@ -25,7 +25,10 @@ from saved_run import World
 from assertions.judge import judge
 from harness.run_folder import write_json
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH (Debian: apt-get install chromium)")
+pytestmark = [
+    pytest.mark.longer,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH (Debian: apt-get install chromium)"),
+]
 
 TOKEN = "a-token-of-this-test"
 PASSED, DAMAGED, GOING = (f"20261126T010203Z-steady-0000000{letter}" for letter in "abc")
