@@ -161,6 +161,7 @@ MUTANTS: dict[str, Mutant] = {
             caught_by="no_loss",
             scenario="replicas",
             seen_at="https://github.com/apache/camel/pull/2838",
+            runs=3,  # the rebalance must meet a worker that holds something
         ),
         mutant(
             "poison-dropped",
