@@ -157,13 +157,14 @@ class Upgrade(WorkerFault):
                 proofs.append((False, f"{instance} was rolled back"))
             until = here.get("began", window.end)
             out, told = _way(run, instance, "the new version", there, until, beside_s)
-            figures[instance] = {"before": rates, "there": told}
+            ways: dict[str, object] = {"before": rates, "there": told}
+            figures[instance] = ways
             proofs += out
             if "until" not in there:
                 continue
-            last = min([here.get("over", window.end) + BACK_AT_WORK_S, *_measured(run, instance)])
-            out, told = _way(run, instance, "the old version", here, last, beside_s)
-            figures[instance] = {"before": rates, "there": figures[instance]["there"], "back": told}  # type: ignore[index]
+            measured = [measured_until(run, link) for link in links_of_worker(run, instance)]
+            last = min([here.get("over", window.end) + BACK_AT_WORK_S, *measured])
+            out, ways["back"] = _way(run, instance, "the old version", here, last, beside_s)
             proofs += out
         if not proofs:
             proofs.append((False, "no process was there to be upgraded"))
@@ -249,7 +250,3 @@ def _alone(
         return busy, rates, came
     found = {link: at_work(run, link, start, end) for link in links}
     return any(ok for ok, _ in found.values()), {link: rates for link, (_, rates) in found.items()}, came
-
-
-def _measured(run: SavedRun, instance: str) -> list[float]:
-    return [measured_until(run, link) for link in links_of_worker(run, instance)]

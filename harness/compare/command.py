@@ -106,7 +106,7 @@ def add_to(commands: Any) -> None:
 
 def execute(args: argparse.Namespace) -> dict[str, Any]:
     """The verdict."""
-    from harness.compare.comparison import FIRST_LOOK, Comparison, State, begun, scenarios_of
+    from harness.compare.comparison import Comparison, State, begun, scenarios_of
     from harness.session import Session
 
     if args.resume is not None:
@@ -120,8 +120,7 @@ def execute(args: argparse.Namespace) -> dict[str, Any]:
             scenarios_of(asked.check(), Path())  # what makes no sense leaves no folder
         folder, state = begun(asked, args.out)
         folder = folder.resolve()
-    many = f"{FIRST_LOOK} to {state.asked.pairs}" if state.asked.enough else f"{state.asked.pairs}"
-    _tell(f"compare: {many} pairs in {folder}")
+    _tell(f"compare: {state.asked.told_pairs()} pairs in {folder}")
     with (
         Session(state.asked.backend) as session,
         Comparison.opened(folder, state, session, _tell, _status) as comparison,
@@ -160,9 +159,8 @@ def asked_by(args: argparse.Namespace) -> Any:
 
     optional = ("scenario", "pairs", "seed", "rate", "seconds", "schedule", "backend")
     given: dict[str, Any] = {name: getattr(args, name) for name in optional if getattr(args, name) is not None}
-    given |= {"enough": args.pairs is None}
     given |= {name: _amounts(f"--{name}", getattr(args, name)) for name in ("tolerance", "visible")}
-    return Asked(version("baseline"), version("candidate"), known=tuple(args.known), **given)
+    return Asked(version("baseline"), version("candidate"), enough=args.pairs is None, known=tuple(args.known), **given)
 
 
 def _given(args: argparse.Namespace) -> list[str]:

@@ -81,6 +81,10 @@ class Asked:
         measuring.adjusted(self.tolerance, self.visible)
         return self
 
+    def told_pairs(self) -> str:
+        """How many are to be made, for a person."""
+        return f"{FIRST_LOOK} to {self.pairs}" if self.enough else f"{self.pairs}"
+
     def version(self, side: str) -> Version:
         return self.baseline if side == BASELINE else self.candidate
 
@@ -318,8 +322,8 @@ def judge_again(folder: Path) -> dict[str, Any]:
 
 def judged(folder: Path, state: State) -> dict[str, Any]:
     """The object of `gauntlet compare --json`."""
-    asked = state.asked
-    told = release(state.runs, measuring.adjusted(asked.tolerance, asked.visible), state.pairs(), asked.known)
+    asked, pairs = state.asked, state.pairs()
+    told = release(state.runs, measuring.adjusted(asked.tolerance, asked.visible), pairs, asked.known)
     return {
         "verdict": told["verdict"],
         "run": str(folder),
@@ -328,7 +332,7 @@ def judged(folder: Path, state: State) -> dict[str, Any]:
         "baseline": asked.baseline.as_dict(),
         "candidate": asked.candidate.as_dict(),
         "pairs": told["pairs"],
-        "pairs_asked": state.pairs(),
+        "pairs_asked": pairs,
         "dropped": told["dropped"],
         "seed": asked.seed,
         "measures": told["measures"],
@@ -356,8 +360,8 @@ def write_answers(folder: Path, verdict: Mapping[str, Any]) -> None:
 
 def _line(made: Made, asked: Asked, elapsed: float) -> str:
     again = f", attempt {made.attempt}" if made.attempt > 1 else ""
-    of = f"{FIRST_LOOK} to {asked.pairs}" if asked.enough else f"{asked.pairs}"
-    said = f"[{int(elapsed) // 60:02d}:{int(elapsed) % 60:02d}] pair {made.pair} of {of}, {made.side}{again}, seed {made.seed}: "
+    at = f"{int(elapsed) // 60:02d}:{int(elapsed) % 60:02d}"
+    said = f"[{at}] pair {made.pair} of {asked.told_pairs()}, {made.side}{again}, seed {made.seed}: "
     told = [f"{m.key} {m.told_value(made.figures.get(m.key))}" for m in measuring.MEASURES]
     why = made.violated or made.reasons[:1]
     because = f" ({', '.join(why)})" if why else ""

@@ -3,10 +3,10 @@
 Threads pull ahead, but stop when they hold `MOST_LEASED` messages.
 
 Leases are short and kept alive. By itself Pub/Sub gives what a dead worker held to the next one after the subscription's
-acknowledgement deadline, of which 10 s is the least. So each pull is followed by a ModifyAckDeadline to `LEASE_S` (a variable, 3 by itself), which
-may be shorter, and whatever is held is leased anew every `RENEW_EVERY_S`: two renewals may fail or be late, and what a
-killed worker held comes again 3 s later, when the next process is just at work. A worker that is asked to end gives back
-at once what it has not settled. (Acknowledgement ids kept in a file, and given back by the next process, would save the
+acknowledgement deadline, of which 10 s is the least. So each pull is followed by a ModifyAckDeadline to `LEASE_S` (a
+variable, 3 by itself), which may be shorter, and whatever is held is leased anew every `RENEW_EVERY_S`: two renewals may
+fail or be late, and what a killed worker held comes again 3 s later, when the next process is just at work. A worker that
+is asked to end gives back at once what it has not settled. (Acknowledgement ids kept in a file, and given back by the next process, would save the
 3 s too; but only where the file outlives the container, and another replica would still have to wait.)
 
 A lease that has run out, because the process was paused or cut off for longer, is not renewed, as the message may be

@@ -26,6 +26,11 @@ class Watched:
     def start(self, script: str, name: str = "w") -> None:
         self.run(["sh", "-c", script], name)
 
+    def start_deaf(self) -> None:
+        """A worker that ignores SIGTERM, and does so already."""
+        self.start("trap '' TERM; echo ready; while :; do sleep 0.1; done")
+        self.wait(lambda: "ready" in (self.folder / "w.log").read_text())
+
     def run(self, argv: list[str], name: str = "w") -> None:
         log = self.folder / f"{name}.log"
         log.touch()
@@ -120,8 +125,7 @@ def test_a_worker_that_ignores_sigterm_is_killed_when_its_grace_is_over(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.supervisor.GRACE_S", 0.3)
-    watched.start("trap '' TERM; echo ready; while :; do sleep 0.1; done")
-    watched.wait(lambda: "ready" in (watched.folder / "w.log").read_text())
+    watched.start_deaf()
     watched.supervisor.hold("w")
     watched.supervisor.signal("w", signal.SIGTERM, restart=True)
     watched.supervisor.release("w")
@@ -233,8 +237,7 @@ def test_who_is_replaced_and_ignores_sigterm_is_killed_and_that_is_told(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.supervisor.GRACE_S", 0.3)
-    watched.start("trap '' TERM; echo ready; while :; do sleep 0.1; done")
-    watched.wait(lambda: "ready" in (watched.folder / "w.log").read_text())
+    watched.start_deaf()
     _beside(watched, "exec sleep 60")
     assert watched.supervisor.take_over("w")["killed"]
     assert watched.told("worker-exit")[0]["signal"] == "SIGKILL"
