@@ -79,9 +79,12 @@ def until_drained(
                         tap.hurry()
         down = supervisor.down()
         # A sink shows what it held when a reading began; one that began in the quiet's beginning says nothing of its end.
-        unread = [
-            n for n, t in taps.items() if isinstance(t, PolledTap) and t.known_until() < still + pipeline.max_quiet_s
-        ]
+        unread = {
+            n: t for n, t in taps.items() if isinstance(t, PolledTap) and t.known_until() < still + pipeline.max_quiet_s
+        }
+        if quiet > pipeline.max_quiet_s:
+            for tap in unread.values():
+                tap.look_again()
         read_up = all(lag == 0 for lag in lags.values()) and not down and not unread
         reason = ""
         if quiet > pipeline.max_quiet_s and read_up and not any(missing.values()):
@@ -103,7 +106,7 @@ def until_drained(
                 missing={hop: n for hop, n in missing.items() if n},
                 lags=lags,
                 down=down,
-                unread=unread,
+                unread=list(unread),
                 unstartable=supervisor.unstartable(),
                 crashing=supervisor.crash_loop(since=begin),
             )

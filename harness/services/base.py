@@ -168,6 +168,7 @@ class PolledTap:
         self._known_until = 0.0
         self._error: str | None = None
         self._hurry = threading.Event()
+        self._again = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name=f"tap-{hop}", daemon=True)
 
@@ -176,7 +177,13 @@ class PolledTap:
 
     def hurry(self) -> None:
         """From now on, the present rest included, rest only as long as a reading takes: somebody waits for the result."""
-        self._hurry.set()
+        if not self._hurry.is_set():
+            self._hurry.set()
+            self._again.set()
+
+    def look_again(self) -> None:
+        """Read once more without any rest: nothing but a reading that begins now is waited for."""
+        self._again.set()
 
     def _look(self) -> int:
         """A number that changes whenever something came; 0: nothing yet."""
@@ -194,11 +201,12 @@ class PolledTap:
                 self._error = f"It cannot be read: {error!r}."
             took = time.monotonic() - start
             if self._counted == 0:
-                self._stop.wait(max(0.05, took))
+                self._again.wait(max(0.05, took))
             elif self._hurry.is_set():
-                self._stop.wait(max(0.2, took))
+                self._again.wait(max(0.2, took))
             else:
-                self._hurry.wait(max(self._rests_s, self._rests * took))
+                self._again.wait(max(self._rests_s, self._rests * took))
+            self._again.clear()
 
     def trouble(self) -> str:
         return self._error or ""
@@ -212,13 +220,13 @@ class PolledTap:
 
     def abandon(self) -> None:
         self._stop.set()
-        self._hurry.set()
+        self._again.set()
 
 
 class SinkTap(PolledTap):
     """Polls a sink of counts.
 
-    `glance` reads the cells alone, if that is cheaper than `read`: for all readings but those at the end. `dates`: it
+    `glance` reads the cells alone, if that is cheaper than `read`: for all readings but the one at the end. `dates`: it
     tells when each cell appeared, for a sink that does not show single events.
     """
 
@@ -246,10 +254,10 @@ class SinkTap(PolledTap):
 
     def pass_over(self) -> None:
         """Raises HarnessFault if two readings differ."""
-        cells = self._read().cells
+        cells = self._glance().cells
         self._before, self._counted_before = self._summed(SinkReading(cells, None)), self._total(cells)
         self._there = {(c.key, c.window_start_ms) for c in cells if (c.dimension, c.window_s) == self._first}
-        if not self._before.equals(self._summed(self._read())):
+        if not self._before.equals(self._summed(self._glance())):
             raise HarnessFault(f"{self.hop} does not stand still: two readings one after the other differ")
 
     def _look(self) -> int:
@@ -298,7 +306,7 @@ class SinkTap(PolledTap):
             reading = self._read()
             self._note(reading.cells)
             frame = self._summed(reading)
-            if not frame.equals(self._summed(self._read())):
+            if not frame.equals(self._summed(self._glance())):
                 reason = "two readings one after the other differ, though every worker was stopped"
         except Exception as error:
             reason = f"the sink could not be read: {error!r}"

@@ -47,7 +47,7 @@ KEPT = 2
 ATTEMPTS = 2
 #: Rows of a sink are dropped, between two cycles, when their window ended so long ago: no event that is still to come is
 #: older than 75 s (`load.plan`). Whatever is there is read again and again by the sink's tap.
-ROWS_FOR_S = 120.0
+ROWS_FOR_S = 90.0
 #: Drift is judged in a soak of so many cycles or more.
 ENOUGH_CYCLES = math.ceil(LEAST_CYCLES / 0.75)
 

@@ -169,6 +169,33 @@ def test_a_rest_that_has_begun_ends_when_somebody_waits_for_the_sink() -> None:
     assert begun[2] - begun[1] >= 1.9  # still as long as the reading itself took
 
 
+def test_when_only_a_reading_is_missing_the_sink_is_read_without_a_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each drain waits for the end of a rest, which is as long as a reading."""
+    begun: list[float] = []
+    ended: list[float] = []
+
+    def read() -> SinkReading:
+        begun.append(time.monotonic())
+        time.sleep(1.5)
+        ended.append(time.monotonic())
+        dimension, window = kappa.cells[0].dimension, kappa.cells[0].windows_s[0]
+        return SinkReading([CountedCell(dimension, ("x",), window, 0, 102, 1)], None)
+
+    sink = SinkTap("aggregates", read, kappa.cells, time.time)
+    sink.hurry()
+    sink.start()
+    try:
+        while len(begun) < 2:
+            time.sleep(0.01)
+        reason, _, _ = drained(tmp_path, monkeypatch, sink=sink, quiet=1.8, stuck=20.0)
+    finally:
+        sink.abandon()
+    assert reason == "drained"
+    assert begun[2] - ended[1] < 1.0
+
+
 @pytest.mark.parametrize(("lag", "at_once"), [(0, True), (5, False)])
 def test_a_sink_is_read_in_haste_only_when_nothing_else_is_left_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lag: int, at_once: bool
