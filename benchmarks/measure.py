@@ -31,7 +31,8 @@ class Side:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`peer` names the side by which the others are divided. `notes` (what the figures depend on) are told with them."""
+    """`peer` names the side by which the others are divided. `notes` (what the figures depend on) are told with them.
+    `bytes_each`: of what a rate counts, if it is told in MB/s, too."""
 
     name: str
     title: str
@@ -39,6 +40,7 @@ class Benchmark:
     sides: Sequence[Side]
     peer: str
     notes: Sequence[str] = ()
+    bytes_each: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Result:
     least: Mapping[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
     machine: Mapping[str, Any] = field(default_factory=dict)
+    bytes_each: int = 0
 
     def ratio(self, side: str) -> float:
         """Of the medians: the side to the peer."""
@@ -102,6 +105,7 @@ def measure(benchmark: Benchmark, rounds: int, tell: Tell) -> Result:
         {side.name: side.least for side in benchmark.sides if side.least is not None},
         benchmark.notes,
         before,
+        benchmark.bytes_each,
     )
 
 

@@ -11,15 +11,17 @@ from benchmarks.measure import Result, summary
 
 def table(result: Result) -> str:
     """In Markdown: the figures, and beneath them the machine and what they depend on."""
+    bytes_each = result.bytes_each
     lines = [
-        f"| {result.title} | median | least | most | runs | to the peer |",
-        "|---|---|---|---|---|---|",
+        f"| {result.title} | median | least | most | runs | to the peer |{' MB/s |' if bytes_each else ''}",
+        f"|---|---|---|---|---|---|{'---|' if bytes_each else ''}",
     ]
     for side, figures in result.figures.items():
         s = summary(figures)
         values = " | ".join(shown(v, result.unit) for v in (s.median, s.least, s.most))
         ratio = "1 (the peer)" if side == result.peer else f"{result.ratio(side):.2f}"
-        lines.append(f"| {side} | {values} | {s.runs} | {ratio} |")
+        bytes_a_second = f" {s.median * bytes_each / 1e6:.1f} |" if bytes_each else ""
+        lines.append(f"| {side} | {values} | {s.runs} | {ratio} |{bytes_a_second}")
     lines.append("")
     for side, most in result.most.items():
         kept = "**not kept**" if side in result.too_much() else "kept in every run"

@@ -84,6 +84,12 @@ def test_the_table_tells_figures_ratio_limit_and_machine() -> None:
     assert "kept in every run" in table(dataclasses.replace(RESULT, most={"ours": 9.0}))
 
 
+def test_a_rate_of_something_that_has_a_size_is_told_in_megabytes_too() -> None:
+    text = table(dataclasses.replace(RESULT, unit="/s", bytes_each=500_000))
+    assert text.splitlines()[0].endswith("| to the peer | MB/s |")
+    assert "| ours | 4/s | 3/s | 9/s | 5 | 0.50 | 1.8 |" in text
+
+
 PAGE = "# Page\n\n<!-- a: begin -->\nold\n<!-- a: end -->\n\n<!-- b: begin -->\nstays\n<!-- b: end -->\n"
 
 
