@@ -365,9 +365,7 @@ def _soak(args: argparse.Namespace) -> int:
     if args.resume is None:
         _check_out(args.out)
         folder = new_folder(args.out, "soak")[0].resolve()
-    if "GAUNTLET_PUBSUB_EMULATOR" not in os.environ:
-        os.environ.setdefault("GAUNTLET_PUBSUB", "pstest")  # it forgets; see docs/soak.md
-    with Session(asked.backend) as session:
+    with Session(asked.backend, forgets=True) as session:
         session.prepare(chosen)
         print(f"soak: {asked.hours:g} h in {folder}", file=sys.stderr)
         with SoakView(state) as view:

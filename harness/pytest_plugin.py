@@ -70,12 +70,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Nobody who asks for all tests means to wait for hours."""
-    if "soak" in str(config.getoption("-m")):
+    if _soaks(config):
         return
     left_out = [item for item in items if item.get_closest_marker("soak")]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def _soaks(config: pytest.Config) -> bool:
+    return "soak" in str(config.getoption("-m"))
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +94,8 @@ def gauntlet_session(pytestconfig: pytest.Config) -> Iterator[Session]:
     from harness.session import Session
 
     endpoints = pytestconfig.getoption("--gauntlet-endpoints")
-    with Session(str(pytestconfig.getoption("--gauntlet-backend")), Path(endpoints) if endpoints else None) as session:
+    backend = str(pytestconfig.getoption("--gauntlet-backend"))
+    with Session(backend, Path(endpoints) if endpoints else None, forgets=_soaks(pytestconfig)) as session:
         yield session
 
 

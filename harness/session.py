@@ -23,11 +23,12 @@ class Session:
     """Use it as a context manager; everything that it started is gone afterwards.
 
     `backend`: "auto" (Docker where a daemon answers and the images are there, else processes), "process", "docker", or
-    "external" (services that are there already, which the file `endpoints` tells).
+    "external" (services that are there already, which the file `endpoints` tells). `forgets`: for a soak of hours, of which
+    no service may keep everything (docs/soak.md).
     """
 
-    def __init__(self, backend: str = "auto", endpoints: Path | None = None) -> None:
-        self._wanted, self._endpoints = backend, endpoints
+    def __init__(self, backend: str = "auto", endpoints: Path | None = None, forgets: bool = False) -> None:
+        self._wanted, self._endpoints, self._forgets = backend, endpoints, forgets
         self._backends: Backends | None = None
         self._processes: Processes | None = None
         self._stacks: dict[str, Stack] = {}
@@ -84,7 +85,7 @@ class Session:
     def prepare(self, pipeline: Pipeline) -> Backend:
         """The backend for a pipeline, with all that it needs found or fetched; shows what takes time."""
         if self._backends is None:
-            self._backends = Backends(self._wanted, self.processes, self._endpoints)
+            self._backends = Backends(self._wanted, self.processes, self._endpoints, self._forgets)
         return self._backends.of(pipeline)
 
     def _key(self, pipeline: Pipeline) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -35,12 +36,12 @@ class ProcessBackend:
 
     name = "process"
 
-    def __init__(self, processes: Processes, why: str = "") -> None:
-        from harness.provision import provision
+    def __init__(self, processes: Processes, why: str = "", forgets: bool = False) -> None:
+        from harness.provision import provision, pubsub
         from harness.provision.show import Shown
 
         with Shown() as shown:
-            self._programs = provision(shown)
+            self._programs = provision(shown, pubsub.that_forgets(os.environ) if forgets else None)
         self._processes = processes
         self.where = f"as processes: {why}" if why else "as processes"
         self.notes = list(self._programs.notes)
@@ -70,9 +71,10 @@ class ProcessBackend:
 
 
 class Backends:
-    """Makes each backend when a pipeline first needs it. `wanted`: one of NAMES; `endpoints`: for "external"."""
+    """Makes each backend when a pipeline first needs it. `wanted`: one of NAMES; `endpoints`: for "external"; `forgets`: of
+    the programs that do the same, those are taken that do not keep everything for ever."""
 
-    def __init__(self, wanted: str, processes: Processes, endpoints: Path | None = None) -> None:
+    def __init__(self, wanted: str, processes: Processes, endpoints: Path | None = None, forgets: bool = False) -> None:
         if wanted not in NAMES:
             raise UsageError(f"There is no backend {wanted!r}; there are {', '.join(NAMES)}.")
         if wanted == "external" and endpoints is None:
@@ -82,7 +84,7 @@ class Backends:
             )
         if wanted != "external" and endpoints is not None:
             raise UsageError(f"The endpoints file {endpoints} is for --backend external, not {wanted}.")
-        self._wanted, self._processes, self._endpoints = wanted, processes, endpoints
+        self._wanted, self._processes, self._endpoints, self._forgets = wanted, processes, endpoints, forgets
         self._made: dict[str, Backend] = {}
         self._why_not: str | bool | None = False
 
@@ -107,7 +109,9 @@ class Backends:
         name = "process" if self._wanted == "process" or reason else "docker"
         if name not in self._made:
             self._made[name] = (
-                ProcessBackend(self._processes, reason) if name == "process" else docker.DockerBackend(self._processes)
+                ProcessBackend(self._processes, reason, self._forgets)
+                if name == "process"
+                else docker.DockerBackend(self._processes)
             )
         made = self._made[name]
         if isinstance(made, docker.DockerBackend):

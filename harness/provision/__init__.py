@@ -58,7 +58,7 @@ def provision(progress: Progress = silent, env: Mapping[str, str] | None = None)
     found = _found(list(_COMPONENTS), search)
     notes = []
     if found["pubsub"].kind == "pstest":
-        why = "GAUNTLET_PUBSUB asks for it" if pubsub.wanted(search) == "pstest" else "the real emulator was not found"
+        why = "it was asked for" if pubsub.wanted(search) == "pstest" else "the real emulator was not found"
         notes.append(f"Pub/Sub is a small server on Google's pstest, not Google's emulator: {why}")
     return Programs(**found, notes=notes)
 

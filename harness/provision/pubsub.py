@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def wanted(search: Search) -> str:
     if word not in ("", "emulator", "pstest"):
         raise search.unusable(NAME, "GAUNTLET_PUBSUB", "it must be emulator or pstest")
     return word
+
+
+def that_forgets(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment in which the server is taken that does not keep every message, unless it says itself which is wanted."""
+    said = "GAUNTLET_PUBSUB" in env or "GAUNTLET_PUBSUB_EMULATOR" in env
+    return dict(env) if said else {**env, "GAUNTLET_PUBSUB": "pstest"}
 
 
 def look(search: Search) -> Program | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.provision import bigquery, hadoop, kafka, provision, provision_one, redis, toxiproxy
+from harness.provision import bigquery, hadoop, kafka, provision, provision_one, pubsub, redis, toxiproxy
 from harness.provision.cache import Cache, Damaged, Made
 from harness.provision.doctor import doctor, render
 from harness.provision.download import Downloads, Refused
@@ -435,3 +435,9 @@ def test_a_cluster_id_is_never_taken_for_an_option(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(uuid, "uuid4", lambda: drawn.pop(0))
     assert kafka.new_uuid() == "BAQEBAQEBAQEBAQEBAQEBA"
     assert drawn == []
+
+
+def test_the_server_that_forgets_is_taken_unless_the_environment_says_which_one() -> None:
+    assert pubsub.that_forgets({"HOME": "/root"}) == {"HOME": "/root", "GAUNTLET_PUBSUB": "pstest"}
+    for said in ({"GAUNTLET_PUBSUB": "emulator"}, {"GAUNTLET_PUBSUB_EMULATOR": "/opt/emulator.jar"}):
+        assert pubsub.that_forgets(said) == said

@@ -152,6 +152,37 @@ def test_a_soak_is_left_out_unless_it_is_asked_for(pytester: pytest.Pytester) ->
     assert "test_a_night" in pytester.runpytest("-m", "soak", "-v").stdout.str()
 
 
+ASKS_FOR_A_SESSION = """
+import contextlib
+import harness.session
+import pytest
+
+@contextlib.contextmanager
+def session(backend, endpoints, forgets):
+    yield forgets
+
+@pytest.fixture(autouse=True, scope="session")
+def no_real_one():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness.session, "Session", session)
+        yield
+
+@pytest.mark.soak
+def test_a_night(gauntlet_session):
+    assert gauntlet_session is True
+
+def test_at_once(gauntlet_session):
+    assert gauntlet_session is False
+"""
+
+
+def test_a_session_of_soaks_takes_services_that_forget(pytester: pytest.Pytester) -> None:
+    """Google's Pub/Sub emulator would keep every message of a night."""
+    pytester.makepyfile(ASKS_FOR_A_SESSION)
+    pytester.runpytest().assert_outcomes(passed=1, deselected=1)
+    pytester.runpytest("-m", "soak").assert_outcomes(passed=1, deselected=1)
+
+
 def soaked(verdict: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gauntlet:
     """A harness whose soaks have two cycles, of which the second has this verdict."""
 
