@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from harness.compare.measures import MEASURES
 from harness.report import words
-from harness.report.html import Section, asked_in, framed, macros, standing_of, write_whole
+from harness.report.html import Section, asked_in, framed, macros, save_page, standing_of
 
 Object = Mapping[str, Any]
 
@@ -34,7 +34,7 @@ _NOTE = (
 
 def write_page(folder: Path, verdict: Object, path: Path) -> None:
     """Writes the page of a comparison, whole or not at all. `verdict`: {} for one that did not come to its end."""
-    write_whole(page_of(folder, verdict), path)
+    save_page(page_of(folder, verdict), path)
 
 
 def page_of(folder: Path, verdict: Object) -> str:

@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from markupsafe import Markup
 from harness.report import charts, readings, words
 from harness.report.readings import Absent, Axis, Fault, finite, sentence
 from harness.report.tables import MOST_ROWS, Head, Table, more, nested, table_of
+from harness.run_folder import write_whole
 from harness.store import SavedRun
 
 _HERE = Path(__file__).parent
@@ -51,21 +51,12 @@ def write_html(run: SavedRun | None, verdict: Object | None, path: Path | str) -
     `verdict`: the object of the contract, or None or {} for a run that was not judged. Raises only OSError, if the
     file cannot be written.
     """
-    write_whole(page_of(run, verdict), path)
+    save_page(page_of(run, verdict), path)
 
 
-def write_whole(page: str, path: Path | str) -> None:
+def save_page(page: str, path: Path | str) -> None:
     """Writes a page, whole or not at all. Raises OSError."""
-    target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(page.encode("utf-8", "backslashreplace"))
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(Path(path), page.encode("utf-8", "backslashreplace"))
 
 
 def page_of(run: SavedRun | None, verdict: Object | None) -> str:

@@ -6,30 +6,20 @@ the first speaks against the pipeline. A violation that the scenario expects is 
 
 from __future__ import annotations
 
-import os
-import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.report import words
+from harness.run_folder import write_whole
 
 
 def write_junit(verdict: Mapping[str, Any] | None, path: Path | str) -> None:
     """Writes the verdict (the object of the contract; None or {}: a run that was not judged) to `path`, whole or not
     at all. Of a verdict with `runs`, each run is a testsuite. Raises OSError if the file cannot be written."""
-    target = Path(path)
     data = ET.tostring(_suites(verdict or {}), encoding="utf-8", xml_declaration=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data + b"\n")
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(Path(path), data + b"\n")
 
 
 def _suites(verdict: Mapping[str, Any]) -> ET.Element:

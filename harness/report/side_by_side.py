@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from harness.report import words
 from harness.report.comparison import MEASURES, Measure, findings
-from harness.report.html import RUNS, Section, asked_in, framed, latency_of, macros, standing_of, write_whole
+from harness.report.html import RUNS, Section, asked_in, framed, latency_of, macros, save_page, standing_of
 from harness.report.tables import Head, Table
 from harness.store import SavedRun
 
@@ -32,7 +32,7 @@ NOTE = (
 
 def write_page(folder: Path, verdict: Object, path: Path) -> None:
     """Writes the page of runs in a folder, whole or not at all. Raises only OSError."""
-    write_whole(page_of(folder, verdict), path)
+    save_page(page_of(folder, verdict), path)
 
 
 def page_of(folder: Path, verdict: Object) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from harness.report import charts, words
-from harness.report.html import Section, framed, macros, standing_of, write_whole
+from harness.report.html import Section, framed, macros, save_page, standing_of
 from harness.report.tables import Head, Table
 
 Object = Mapping[str, Any]
@@ -24,7 +24,7 @@ MOST_CYCLES = 200
 
 def write_page(folder: Path, verdict: Object, over: bool, path: Path) -> None:
     """Writes the page of a soak, whole or not at all. `over`: it came to its end. Raises only OSError."""
-    write_whole(page_of(folder, verdict, over), path)
+    save_page(page_of(folder, verdict, over), path)
 
 
 def page_of(folder: Path, verdict: Object, over: bool) -> str:

@@ -65,7 +65,8 @@ class Source:
     ) -> None:
         self._topic, self._stop, self._log = topic, stop, log
         self._fatal: KafkaError | None = None
-        self._revoked = False
+        #: Whether partitions were given up since this was last set back.
+        self.revoked = False
         config: dict[str, object] = {
             **PATIENCE,
             "bootstrap.servers": address,
@@ -141,10 +142,10 @@ class Source:
 
     def close(self) -> None:
         """Leaves the group, which closing alone does not do for a static member."""
-        self._revoked = False
+        self.revoked = False
         self._consumer.unsubscribe()
         until = time.monotonic() + LEAVE_WITHIN_S
-        while not self._revoked and time.monotonic() < until:
+        while not self.revoked and time.monotonic() < until:
             self._consumer.poll(0.05)
         self._consumer.close()
 
@@ -157,7 +158,7 @@ class Source:
         self._log.info("reads %s, partitions %s", self._topic, sorted(p.partition for p in partitions))
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self._revoked = True
+        self.revoked = True
         self._log.info("gives up %s, partitions %s", self._topic, sorted(p.partition for p in partitions))
 
 

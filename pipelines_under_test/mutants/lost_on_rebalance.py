@@ -26,7 +26,6 @@ HELD_S = 0.5
 
 class EagerlyCommittingSource(kafka.Source):
     overrides: ClassVar[Mapping[str, object]] = {"group.instance.id": None, "session.timeout.ms": 6000}
-    revoked = False
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         super()._on_revoke(consumer, partitions)
@@ -36,7 +35,6 @@ class EagerlyCommittingSource(kafka.Source):
                 consumer.commit(offsets=read, asynchronous=False)
         except KafkaException as problem:
             self._log.warning("not committed: %s", problem)
-        self.revoked = True
 
 
 class HoldingConverter(Converter):
@@ -58,9 +56,7 @@ class HoldingConverter(Converter):
         self.source.close()
 
     def lost_partitions(self) -> bool:
-        source = self.source
-        assert isinstance(source, EagerlyCommittingSource)
-        revoked, source.revoked = source.revoked, False
+        revoked, self.source.revoked = self.source.revoked, False
         return revoked
 
 

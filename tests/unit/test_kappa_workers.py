@@ -514,7 +514,7 @@ def test_a_worker_that_ends_leaves_its_group_and_waits_for_that_but_not_for_ever
     monkeypatch.setattr(kafka, "LEAVE_WITHIN_S", 0.01)
     member, source = Member(deaf), object.__new__(kafka.Source)
     member.source = source
-    source.__dict__.update(_consumer=member, _topic="t", _log=LOG, _revoked=False)
+    source.__dict__.update(_consumer=member, _topic="t", _log=LOG, revoked=False)
     source.close()
     assert (member.done[0], member.done[1], member.done[-1]) == ("unsubscribe", "poll", "close")
     assert deaf or member.done == ["unsubscribe", "poll", "close"]
