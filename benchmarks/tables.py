@@ -29,7 +29,7 @@ def table(result: Result) -> str:
     for side, least in result.least.items():
         reached = "**missed**" if side in result.too_little() else "reached"
         lines.append(f"Goal for {side}: {least:g} times the peer; {reached}.  ")
-    lines.append(f"Machine: {', '.join(_words(result.machine))}.")
+    lines.append(machine_line(result.machine))
     lines += [f"{note}." for note in result.notes]
     return "\n".join(lines)
 
@@ -37,6 +37,10 @@ def table(result: Result) -> str:
 def shown(value: float, unit: str) -> str:
     """With two decimals, or in whole thousands: "3.71 s", "412,000/s"."""
     return f"{value:,.0f}{unit}" if unit.startswith("/") else f"{value:.2f} {unit}"
+
+
+def machine_line(machine: object) -> str:
+    return f"Machine: {', '.join(_words(machine))}."
 
 
 def _words(machine: object) -> list[str]:

@@ -26,6 +26,8 @@ STUCK_AFTER_S = 60.0
 CAP_S = 600.0
 #: When nothing has moved for so long there is no backlog that somebody works at.
 AT_REST_S = 1.0
+#: Until nothing has moved for so long, what the groups have left to read is asked once a second, and then all the time.
+ASKED_AFTER_S = 0.2
 #: A worker that died of a fault may have one more start before it that fails: the longest back-off of the supervisor.
 SETTLED_AFTER_S = 6.0
 
@@ -63,20 +65,21 @@ def until_drained(
         if _starts(history) != restarts:
             restarts, moved = _starts(history), time.monotonic()
             continue
-        now_lags = _lags(pipeline, stack, names)
-        if now_lags != lags:
-            lags, moved = now_lags, time.monotonic()
-            for group, lag in lags.items():
-                history.add("lag", group=group, lag=lag)
-            continue
         telling = time.monotonic() - told > 1
+        # While things move, asking takes time from a pipeline that needs it.
+        if telling or quiet > min(ASKED_AFTER_S, pipeline.max_quiet_s):
+            now_lags = _lags(pipeline, stack, names)
+            if now_lags != lags:
+                lags, moved = now_lags, time.monotonic()
+                still, quiet = moved, 0.0
+                for group, lag in lags.items():
+                    history.add("lag", group=group, lag=lag)
         if quiet > pipeline.max_quiet_s or telling:
             missing = _missing(pipeline, taps, plan)
-            # Reading a sink takes time from a pipeline that still has a backlog; what comes last is what waits for it.
+            # What taps put off takes time from a pipeline that still has a backlog; what comes last is what waits for it.
             if quiet > AT_REST_S or not (any(lags.values()) or any(missing.get(hop) for hop in path)):
                 for tap in taps.values():
-                    if isinstance(tap, PolledTap):
-                        tap.hurry()
+                    tap.hurry()
         down = supervisor.down()
         # A sink shows what it held when a reading began; one that began in the quiet's beginning says nothing of its end.
         unread = {

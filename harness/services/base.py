@@ -79,6 +79,10 @@ class Tap(Protocol):
         """When the last message was seen, in seconds of the monotonic clock."""
         ...
 
+    def hurry(self) -> None:
+        """From now on nobody else needs the processor: do all that was put off."""
+        ...
+
     def finish(self) -> TapResult:
         """Reads to the end and stops. Call it once, when the workers were stopped."""
         ...

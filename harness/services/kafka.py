@@ -350,7 +350,7 @@ class KafkaTap:
         self._thread = threading.Thread(target=self._read, name=f"tap-{hop.name}", daemon=True)
         self.count, self.warm = self._messages.count, self._messages.warm
         self.distinct, self.last_moved = self._messages.distinct, self._messages.last_moved
-        self.trouble = self._messages.trouble
+        self.trouble, self.hurry = self._messages.trouble, self._messages.hurry
         self.events_by_producer = self._messages.events_by_producer
 
     def abandon(self) -> None:
@@ -374,7 +374,7 @@ class KafkaTap:
                 if records := self._consumer.consume(MOST_RECORDS, 0.1):
                     self._take(records)
                 else:
-                    self._messages.read_on()
+                    self._messages.idle()
             except Exception as error:  # the tap must say that it broke, not vanish
                 self._error = repr(error)
                 return

@@ -1,8 +1,8 @@
 """Messages as a tap sees them, kept by the column; shared by the taps of Kafka and Pub/Sub.
 
 A tap shares the machine with the pipeline that it watches, so it does at once only what the run needs to know (whose
-message it is), by the batch; what the messages carry is read when the tap has nothing else to do, which is mostly in the
-quiet at a run's end, or as soon as `MOST_UNREAD` messages wait for it.
+message it is), by the batch; what the messages carry is read in the quiet at a run's end, when the pipeline has nothing left
+to do (`hurry`), or as soon as `MOST_UNREAD` messages wait for it.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ class MessageLog:
         self._count = self._unreadable = 0
         self._error = ""
         self._moved = time.monotonic()
+        self._hurried = False
         self._lock = threading.Lock()
 
     def add(
@@ -149,6 +150,15 @@ class MessageLog:
             texts.append(text)
         producer, sequence = parse_event_ids(texts, self._run)
         return producer, sequence, error
+
+    def hurry(self) -> None:
+        """From now on the content is read whenever nothing comes: nobody else needs the processor."""
+        self._hurried = True
+
+    def idle(self) -> None:
+        """Call it whenever nothing came."""
+        if self._hurried:
+            self.read_on()
 
     def read_on(self, most: int = READ_AT_ONCE) -> bool:
         """Reads the content of some of the messages that wait for it, the oldest first; False if none waits."""

@@ -161,7 +161,7 @@ class PubSubTap:
         self._thread = threading.Thread(target=self._read, name=f"tap-{hop.name}", daemon=True)
         self.count, self.warm = self._messages.count, self._messages.warm
         self.distinct, self.last_moved = self._messages.distinct, self._messages.last_moved
-        self.trouble = self._messages.trouble
+        self.trouble, self.hurry = self._messages.trouble, self._messages.hurry
 
     def abandon(self) -> None:
         if not self._stop.is_set():
@@ -192,7 +192,7 @@ class PubSubTap:
                 self._take(received)
                 in_a_row = 0
                 if not received:
-                    self._messages.read_on()
+                    self._messages.idle()
                 if len(received) < 50:
                     self._stop.wait(0.02)
             except Exception as error:

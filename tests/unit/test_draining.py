@@ -35,6 +35,8 @@ class Tap:
     def last_moved(self) -> float:
         return time.monotonic() if self.moving else self.began
 
+    def hurry(self) -> None: ...
+
     def events_by_producer(self) -> dict[int, list[int]]:
         return {0: [0, 1], 1: list(range(self.seen))}
 
@@ -210,6 +212,23 @@ def test_a_sink_is_read_in_haste_only_when_nothing_else_is_left_to_do(
     drained(tmp_path, monkeypatch, sink=sink, lag=lag, quiet=0.5, stuck=2.5)
     assert hurried
     assert (hurried[0] < draining.AT_REST_S) is at_once
+
+
+def test_while_a_backlog_is_worked_off_what_is_left_is_asked_once_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer takes a broker's time from those who work it off. And the cap holds, whatever moves."""
+    asked: list[float] = []
+
+    def lags(*_: Any) -> dict[str, int]:
+        asked.append(time.monotonic())
+        return {"group": 100 - len(asked)}
+
+    monkeypatch.setattr(draining, "_lags", lags)
+    reason, _, took = drained(tmp_path, monkeypatch, moving=True, stuck=2.2)
+    assert reason == "cap"
+    assert len(asked) <= 4, "of some thirty times round"
+    assert took < 4
 
 
 def test_groups_that_are_shared_have_a_lag_for_each_topic() -> None:

@@ -143,6 +143,17 @@ def test_content_is_read_when_asked_for_the_oldest_first_and_before_too_much_wai
     assert log.frame()["content_read"].to_list() == [True] * 6
 
 
+def test_content_waits_until_nobody_else_needs_the_processor() -> None:
+    read: list[bytes] = []
+    log = MessageLog(RUN, event_id, lambda value, _: read.append(value) or {}, KEYS)  # type: ignore[func-returns-value]
+    log.add(([0], [0]), [f"{an_id(0)} 0".encode()], [{}], [0], 0.0)
+    log.idle()
+    assert read == []
+    log.hurry()
+    log.idle()
+    assert len(read) == 1
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(5, 5), (True, None), ("5", None), (5.0, None), (2**63, None), (-(2**63), -(2**63)), (None, None)],
