@@ -110,8 +110,9 @@ def test_a_daemon_that_is_away_for_a_while_tells_afterwards_what_ended_meanwhile
     converter = next(r for r in run.history() if r["kind"] == "worker-start" and r["worker"] == "converter")
     relay.cut()
     (victim,) = [c for c in run.left() if _pid(daemon, c) == converter["pid"]]
+    asked = time.time()
     daemon.api.kill(victim)
-    killed = time.time()
+    killed = time.time()  # a busy daemon takes its time to answer, and has killed it long before
     time.sleep(4)
     relay.mend()
     out, _ = run.process.communicate(timeout=180)
@@ -123,7 +124,7 @@ def test_a_daemon_that_is_away_for_a_while_tells_afterwards_what_ended_meanwhile
     history = run.history()
     gone = next(r for r in history if r["kind"] == "worker-exit" and r["worker"] == "converter")
     assert (gone["pid"], gone["status"], gone["asked"]) == (converter["pid"], -9, False)
-    assert gone["t"] == pytest.approx(killed, abs=0.5), "when it ended, not when that was heard of"
+    assert asked - 0.1 <= gone["t"] <= killed + 0.5, "when it ended, not when that was heard of"
     starts = [r for r in history if r["kind"] == "worker-start" and r["worker"] == "converter"]
     assert len(starts) == 2
     assert any("containers that had ended meanwhile: 1" in r.get("text", "") for r in history if r["kind"] == "error")
