@@ -125,7 +125,7 @@ class KafkaServer:
             "broker.session.timeout.ms": "3000" if replicas > 1 else "2000",
             "broker.heartbeat.interval.ms": "300",
             # What was trimmed is given back to the disk by the segment, and not after hours.
-            "log.segment.bytes": f"{64 << 20}",
+            "log.segment.bytes": f"{16 << 20}",
             "log.retention.check.interval.ms": "10000",
             # Or a broker that is killed within a minute has again what was trimmed, and a batch truth counts it.
             "log.flush.start.offset.checkpoint.interval.ms": "200",
