@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(verdict), *problems, sep="\n")
     if problems:
         return 1
-    RESULT.write_text(json.dumps(verdict, indent=1) + "\n")
+    # Without the folder that is gone by now.
+    RESULT.write_text(json.dumps(verdict, indent=1).replace(f"{out}/", "") + "\n")
     PAGE.write_text(put(PAGE.read_text(), "soak", table(verdict)))
     PICTURE.write_text(picture_of_a_soak(verdict["cycles"]))
     return 0
