@@ -14,10 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from assertions import attribution
 from assertions.base import Assertion
@@ -31,7 +33,7 @@ from harness.history import History, Listener
 from harness.injection import Injection, InVersion, LiveSystem
 from harness.sampling import AskCommitted, Sampler
 from harness.scenario import Scenario
-from harness.services.base import SinkResult, Tap, TapResult
+from harness.services.base import SinkResult, SinkTap, Tap, TapResult
 from harness.stack import Stack
 from harness.store import RunFolder, SavedRun
 from harness.supervisor import Supervisor
@@ -57,10 +59,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A pipeline at work: its names of everything that it uses, and who starts its workers again."""
+    """A pipeline at work: its names of everything that it uses, and who starts its workers again. `held`: what each sink
+    held when the run before had drained, as far as that is known, less what was dropped since."""
 
     names: Mapping[str, str]
     supervisor: Supervisor
+    held: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
 
 class Run:
@@ -245,7 +249,10 @@ class Run:
     def _start_tap(self, hop: Hop) -> None:
         tap = self.stack.tap(self.pipeline, hop, self.names, self.tag, self.history.clock.now)
         if self.deployed is not None:
-            tap.pass_over()
+            if isinstance(tap, SinkTap):
+                tap.pass_over(self.deployed.held.get(hop.name))
+            else:
+                tap.pass_over()
         tap.start()
         self.taps[hop.name] = tap
 
@@ -490,6 +497,12 @@ class Run:
             self.history.add(
                 "error", text=f"the batch truth {said}\n  its command: {command}\n  its log ends:\n{last_lines(log)}"
             )
+
+    def held(self) -> dict[str, pl.DataFrame]:
+        """What each sink held at last, if the run had drained: whatever it holds more later on was counted too late."""
+        drained = any(r["kind"] == "drain-end" and r["reason"] == "drained" for r in self.history.records)
+        taps = {hop: tap for hop, tap in self.taps.items() if isinstance(tap, SinkTap)}
+        return {hop: tap.held for hop, tap in taps.items() if drained and tap.held is not None}
 
     # -- check and store -----------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from harness.topology import (
     BigQueryHop,
     Bigtable,
     BigtableHop,
+    CountedCell,
     Files,
     Hdfs,
     Hop,
@@ -329,19 +330,22 @@ class Stack:
             return sqlite.sqlite_tap(hop, names[hop.database], pipeline.cells, now)
         raise UsageError(f"The hop {hop.name!r} is of a kind that does not fit its service {hop.service!r}.")
 
-    def trim(self, pipeline: Pipeline, names: Mapping[str, str], before_ms: float) -> None:
+    def trim(self, pipeline: Pipeline, names: Mapping[str, str], before_ms: float) -> dict[str, list[CountedCell]]:
         """Drops what a pipeline that stands still, with nothing left to read, has behind it: the records of its Kafka
-        topics, and the rows of its tables whose windows had all ended before a moment (epoch milliseconds)."""
+        topics, and the rows of its tables whose windows had all ended before a moment (epoch milliseconds). Returns what
+        those rows held, by hop."""
         for service in pipeline.services:
             server = self.servers[service.name]
             if isinstance(service, Kafka) and isinstance(server, kafka.KafkaServer):
                 for topic in service.topics:
                     server.trim(names[topic])
+        deleted = {}
         for hop in pipeline.hops:
             if isinstance(hop, BigtableHop):
                 server = self.servers[hop.service]
                 assert isinstance(server, bigtable.BigtableServer)
-                bigtable.trim(hop, server, names[hop.table], before_ms)
+                deleted[hop.name] = bigtable.trim(hop, server, names[hop.table], before_ms)
+        return deleted
 
     def logs(self) -> dict[str, Path]:
         folder = self.site.folder / "logs"

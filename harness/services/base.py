@@ -250,19 +250,25 @@ class SinkTap(PolledTap):
         first = cells[0]
         self._first = (first.dimension, first.windows_s[0])
         #: (key, window's start) of the first dimension and window -> when a reading that first showed it ended, ms
-        self._appeared: dict[tuple[tuple[str, ...], int], float] = {}
+        self._appeared: dict[tuple[str, int], float] = {}
         #: what was counted before, and is left out
-        self._before = self._summed(SinkReading([], None))
+        self._before = summed([])
         self._counted_before = 0
-        self._there: set[tuple[tuple[str, ...], int]] = set()
+        self._there: set[tuple[str, int]] = set()
+        #: what it held when it was read for the last time, in all; None before that, and where it did not stand still
+        self.held: pl.DataFrame | None = None
 
-    def pass_over(self) -> None:
-        """Raises HarnessFault if two readings differ."""
-        cells = self._glance().cells
-        self._before, self._counted_before = self._summed(SinkReading(cells, None)), self._total(cells)
-        self._there = {(c.key, c.window_start_ms) for c in cells if (c.dimension, c.window_s) == self._first}
-        if not self._before.equals(self._summed(self._glance())):
-            raise HarnessFault(f"{self.hop} does not stand still: two readings one after the other differ")
+    def pass_over(self, held: pl.DataFrame | None = None) -> None:
+        """`held`: what it should hold, where that is known (see `held` above). It is then not read, and whatever it holds
+        more shows as gained. Raises HarnessFault if two readings differ."""
+        if held is None:
+            held = summed(self._glance().cells)
+            if not held.equals(summed(self._glance().cells)):
+                raise HarnessFault(f"{self.hop} does not stand still: two readings one after the other differ")
+        dimension, window_s = self._first
+        first = held.filter((pl.col("dimension") == dimension) & (pl.col("window_s") == window_s))
+        self._before, self._counted_before = held, int(first["count"].sum())
+        self._there = set(first.filter(pl.col("count") > 0).select("key", "window_start_ms").iter_rows())
 
     def _look(self) -> int:
         cells = self._glance().cells
@@ -274,12 +280,9 @@ class SinkTap(PolledTap):
     def _note(self, cells: Iterable[CountedCell]) -> None:
         seen_ms = self._now() * 1000
         for c in cells if self._dates else ():
-            if (
-                (c.dimension, c.window_s) == self._first
-                and c.count > 0
-                and (c.key, c.window_start_ms) not in self._there
-            ):
-                self._appeared.setdefault((c.key, c.window_start_ms), seen_ms)
+            which = ("|".join(c.key), c.window_start_ms)
+            if (c.dimension, c.window_s) == self._first and c.count > 0 and which not in self._there:
+                self._appeared.setdefault(which, seen_ms)
 
     def _total(self, cells: Iterable[CountedCell]) -> int:
         return sum(c.count for c in cells if (c.dimension, c.window_s) == self._first) - self._counted_before
@@ -305,35 +308,25 @@ class SinkTap(PolledTap):
         self._thread.join(90)
         reason = ""
         reading = SinkReading([], None)
-        frame = self._summed(reading)
+        frame = summed([])
         try:
             reading = self._read()
             self._note(reading.cells)
-            frame = self._summed(reading)
-            if not frame.equals(self._summed(self._glance())):
+            frame = summed(reading.cells)
+            if not frame.equals(summed(self._glance().cells)):
                 reason = "two readings one after the other differ, though every worker was stopped"
         except Exception as error:
             reason = f"the sink could not be read: {error!r}"
+        self.held = None if reason else frame
         told = reason or "two whole readings agree"
-        frame = self._gained(frame)
+        frame = less(frame, self._before)
         return SinkResult(frame, reading.sightings, not reason, told, self._appearances(), cells=len(frame))
-
-    def _gained(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """What it holds beyond what it held before; less than that is below 0."""
-        if self._before.is_empty():
-            return frame
-        keys = ["dimension", "key", "window_s", "window_start_ms"]
-        both = frame.join(self._before, on=keys, how="full", coalesce=True, suffix="_before")
-        gained = both.with_columns(
-            (pl.col(c).fill_null(0) - pl.col(f"{c}_before").fill_null(0)).alias(c) for c in ("count", "weight")
-        )
-        return gained.filter((pl.col("count") != 0) | (pl.col("weight") != 0)).select(frame.columns).sort(keys)
 
     def _appearances(self) -> pl.DataFrame | None:
         if not self._dates:
             return None
         dimension, window_s = self._first
-        rows = [(dimension, "|".join(key), window_s, start, ms) for (key, start), ms in self._appeared.items()]
+        rows = [(dimension, key, window_s, start, ms) for (key, start), ms in self._appeared.items()]
         schema = {
             "dimension": pl.String,
             "key": pl.String,
@@ -343,20 +336,34 @@ class SinkTap(PolledTap):
         }
         return pl.DataFrame(rows, schema=schema, orient="row").sort("seen_ms", maintain_order=True)
 
-    @staticmethod
-    def _summed(reading: SinkReading) -> pl.DataFrame:
-        rows = [(c.dimension, "|".join(c.key), c.window_s, c.window_start_ms, c.count, c.weight) for c in reading.cells]
-        schema = {
-            "dimension": pl.String,
-            "key": pl.String,
-            "window_s": pl.Int32,
-            "window_start_ms": pl.Int64,
-            "count": pl.Int64,
-            "weight": pl.Int64,
-        }
-        keys = ["dimension", "key", "window_s", "window_start_ms"]
-        frame = pl.DataFrame(rows, schema=schema, orient="row")
-        return frame.group_by(keys).agg(pl.col("count").sum(), pl.col("weight").sum()).sort(keys)
+
+_CELL = ["dimension", "key", "window_s", "window_start_ms"]
+
+
+def summed(cells: Iterable[CountedCell]) -> pl.DataFrame:
+    """A row a cell, with count and weight, sorted: of a sink in which several rows may count for one cell."""
+    rows = [(c.dimension, "|".join(c.key), c.window_s, c.window_start_ms, c.count, c.weight) for c in cells]
+    schema = {
+        "dimension": pl.String,
+        "key": pl.String,
+        "window_s": pl.Int32,
+        "window_start_ms": pl.Int64,
+        "count": pl.Int64,
+        "weight": pl.Int64,
+    }
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    return frame.group_by(_CELL).agg(pl.col("count").sum(), pl.col("weight").sum()).sort(_CELL)
+
+
+def less(frame: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
+    """What the first of two frames of cells (`summed`) holds beyond the other; where it holds less, that is below 0."""
+    if other.is_empty():
+        return frame
+    both = frame.join(other, on=_CELL, how="full", coalesce=True, suffix="_other")
+    beyond = both.with_columns(
+        (pl.col(c).fill_null(0) - pl.col(f"{c}_other").fill_null(0)).alias(c) for c in ("count", "weight")
+    )
+    return beyond.filter((pl.col("count") != 0) | (pl.col("weight") != 0)).select(frame.columns).sort(_CELL)
 
 
 class SinkResult(TapResult):

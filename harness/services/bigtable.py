@@ -162,18 +162,21 @@ def bigtable_tap(
     return SinkTap(hop.name, read, cells, now, glance=partial(read, single_events=False), rests=rests)
 
 
-def trim(hop: BigtableHop, server: BigtableServer, table: str, before_ms: float) -> None:
-    """Deletes the rows of a table of counts whose windows had all ended before a moment. Raises grpc.RpcError."""
+def trim(hop: BigtableHop, server: BigtableServer, table: str, before_ms: float) -> list[CountedCell]:
+    """Deletes the rows of a table of counts whose windows had all ended before a moment; returns what they held. Raises
+    grpc.RpcError."""
     from google.cloud.bigtable_v2.types import bigtable
 
     assert hop.cells is not None
+    deleted: list[CountedCell] = []
     request = bigtable.MutateRowsRequest.pb()(table_name=table)
     for row in read_rows(server.channel, table):
         cells = list(hop.cells(row))
         if cells and all(c.window_start_ms + c.window_s * 1000 < before_ms for c in cells):
+            deleted += cells
             request.entries.add(row_key=row.key).mutations.add().delete_from_row.SetInParent()
     if not request.entries:
-        return
+        return deleted
     call = server.channel.unary_stream(
         "/google.bigtable.v2.Bigtable/MutateRows",
         request_serializer=lambda r: r.SerializeToString(),
@@ -183,3 +186,4 @@ def trim(hop: BigtableHop, server: BigtableServer, table: str, before_ms: float)
         for entry in response.entries:
             if entry.status.code:
                 raise HarnessFault(f"a row of {table} could not be deleted: {entry.status.message}")
+    return deleted

@@ -20,11 +20,12 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import psutil
 
 from assertions.base import Assertion, worst
@@ -35,6 +36,7 @@ from harness.ledger import Ledger, ledgers
 from harness.run import Deployed, Outcome, Run, each
 from harness.run_folder import RunFolder, read_json, write_whole
 from harness.scenario import Scenario
+from harness.services.base import less, summed
 from harness.session import Session
 from harness.soak.drift import LEAST_CYCLES, Drift, drift, drift_in_a_life
 from harness.stack import Stack
@@ -174,6 +176,7 @@ class Soak:
         self.scenario, self.state, self.folder, self.session, self.tell = scenario, state, folder, session, tell
         self._listeners = listeners
         self._harness = psutil.Process()
+        self._held: dict[str, pl.DataFrame] = {}
 
     def run(self) -> dict[str, Any]:
         """Cycles until the time is over; the soak's verdict. What was done is in soak.json, whatever way it ends."""
@@ -228,10 +231,13 @@ class Soak:
             history.add("stage", stage="deploy")
             begin = time.monotonic()
             stack.listen(history.add)
-            run = Run(scenario, stack, self.session.processes, folder, history, deployed)
+            run = Run(scenario, stack, self.session.processes, folder, history, replace(deployed, held=self._held))
+            self._held = {}
             run.meta["notes"] += [*backend.notes, f"cycle {number} of a soak, attempt {attempt}"]
             folder.write_json("run.json", run.meta)
-            return run.carry_out(begin)
+            outcome = run.carry_out(begin)
+            self._held = run.held()
+            return outcome
         finally:
             if run is not None:
                 run.clean_up()
@@ -281,7 +287,9 @@ class Soak:
         passed = [cycle for cycle in self.state.cycles if cycle.verdict == "pass"]
         for cycle in passed[:-KEPT]:
             shutil.rmtree(cycle.run, ignore_errors=True)
-        stack.trim(self.scenario.pipeline, deployed.names, (time.time() - ROWS_FOR_S) * 1000)
+        deleted = stack.trim(self.scenario.pipeline, deployed.names, (time.time() - ROWS_FOR_S) * 1000)
+        # Not as it is now: what was counted since the cycle had drained must show in the next one.
+        self._held = {hop: less(held, summed(deleted.get(hop, ()))) for hop, held in self._held.items()}
         logs = [*stack.logs().values(), *(self.folder / "deployments").glob("*/logs/*.log")]
         # Whoever writes to them appends, so that they begin anew; what belongs to a cycle is in its folder.
         each(*(partial(os.truncate, log, 0) for log in logs))

@@ -12,6 +12,15 @@ from typing import Any
 
 import psutil
 import pytest
+from google.cloud.bigtable_v2.types import MutateRowsRequest
+
+from harness.catalog import claims
+from harness.services.bigtable import read_rows
+from harness.session import Session
+from harness.soak.cycles import Asked, Soak, State, scenario_of
+from harness.stack import Stack
+from pipelines_under_test.kappa.pipeline import kappa
+from pipelines_under_test.kappa.table import seen_entry
 
 pytestmark = [pytest.mark.chaos, pytest.mark.longer]
 
@@ -73,3 +82,32 @@ def test_a_killed_harness_goes_on_with_the_cycle_that_was_cut_off(tmp_path: Path
     checked = subprocess.run(check, capture_output=True, text=True, timeout=120)
     assert (checked.returncode, json.loads(checked.stdout)) == (0, verdict), checked.stderr
     assert {path.name for path in folder.iterdir()} >= {"verdict.json", "report.html", "junit.xml"}
+
+
+def test_an_old_event_that_is_counted_between_two_cycles_is_a_violation_of_the_next(tmp_path: Path) -> None:
+    """The first had drained and was judged, and the second has not begun to look: a gap in which a late duplicate must not
+    become part of what "was there before"."""
+    asked = Asked("soak", "kappa", "process", seed=3, hours=0.05, cycle_s=10.0, rate=500, stop=True)
+    told: list[str] = []
+    with Session("process", forgets=True) as session:
+
+        def tell(line: str) -> None:
+            told.append(line)
+            if len(told) == 1:
+                count_again(session.stack(kappa), next((tmp_path / "deployments").iterdir()).name.rpartition("-")[2])
+
+        verdict = Soak(scenario_of(asked, kappa, claims(kappa)), State(asked), tmp_path, session, tell).run()
+    assert [cycle["verdict"] for cycle in verdict["cycles"]] == ["pass", "violation"], told
+    assert "duplicate_rate" in verdict["cycles"][1]["violated"]
+
+
+def count_again(stack: Stack, tag: str) -> None:
+    """One event of the last row of tweets gets a second cell there, as from a publisher that gave it another UUID."""
+    server: Any = stack.servers["bigtable"]
+    table = server.names(tag)["aggregates"]
+    row = [row for row in read_rows(server.channel, table) if b"#tweet#" in row.key][-1]
+    (_, qualifier), versions = next(iter(row.cells.items()))
+    entry = seen_entry(row.key, [(qualifier.partition(b"|")[0] + b"|again", versions[0][1])])
+    request = MutateRowsRequest.pb()(table_name=table, entries=[entry])
+    call = server.channel.unary_stream("/google.bigtable.v2.Bigtable/MutateRows")
+    assert list(call(request.SerializeToString(), timeout=20))

@@ -16,14 +16,17 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from harness.errors import HarnessFault
-from harness.services import pubsub
+from harness.services import bigtable, pubsub
 from harness.services.base import SinkReading, SinkTap
 from harness.services.bigtable import read_rows
 from harness.services.kafka import KafkaTap
 from harness.services.pubsub import PubSubTap
 from harness.services.sqlite import SqliteServer, sqlite_tap
 from harness.stack import Stack
-from harness.topology import Cells, CountedCell, KafkaHop, PubSubHop, Sqlite, SqliteHop
+from harness.topology import BigtableHop, Cells, CountedCell, KafkaHop, PubSubHop, Sqlite, SqliteHop
+from pipelines_under_test.kappa import rows
+from pipelines_under_test.kappa.pipeline import kappa
+from pipelines_under_test.kappa.table import seen_entry
 
 
 def event_id(value: bytes, attributes: Mapping[str, str]) -> str | None:
@@ -299,11 +302,11 @@ def test_sqlite_is_read_by_the_hops_query_and_empty_before_there_is_a_table(tmp_
 
 def test_bigtable_rows_come_whole_with_all_versions(stack: Stack, run: str) -> None:
     """Also a value that the server sends in pieces and a row of many cells."""
-    from google.cloud.bigtable_v2.types import bigtable
+    from google.cloud.bigtable_v2.types import bigtable as types
 
     server: Any = stack.servers["bigtable"]
     table = stack.names(run)["aggregates"]
-    request = bigtable.MutateRowsRequest.pb()(table_name=table)
+    request = types.MutateRowsRequest.pb()(table_name=table)
     for row in range(3):
         entry = request.entries.add(row_key=b"row-%d" % row)
         for qualifier in range(50):
@@ -313,9 +316,33 @@ def test_bigtable_rows_come_whole_with_all_versions(stack: Stack, run: str) -> N
                 cell.timestamp_micros, cell.value = version, b"%d" % version + b"x" * (300_000 if qualifier == 7 else 0)
     call = server.channel.unary_stream("/google.bigtable.v2.Bigtable/MutateRows")
     assert list(call(request.SerializeToString(), timeout=20))
-    rows = list(read_rows(server.channel, table))
-    assert [r.key for r in rows] == [b"row-0", b"row-1", b"row-2"]
-    for row in rows:
+    found = list(read_rows(server.channel, table))
+    assert [r.key for r in found] == [b"row-0", b"row-1", b"row-2"]
+    for row in found:
         assert len(row.cells) == 50
         assert [t for t, _ in row.cells["seen", b"q03"]] == [2000, 1000]
         assert len(row.cells["seen", b"q07"][0][1]) == 300_004
+
+
+def test_rows_whose_windows_are_over_are_dropped_and_what_they_held_is_told(stack: Stack, run: str) -> None:
+    from google.cloud.bigtable_v2.types import bigtable as types
+
+    server: Any = stack.servers["bigtable"]
+    table = stack.names(run)["aggregates"]
+    hop = kappa.sink
+    assert isinstance(hop, BigtableHop)
+    old_ms, young_ms = 1_790_000_000_000, 1_790_000_120_000
+    call = server.channel.unary_stream("/google.bigtable.v2.Bigtable/MutateRows")
+    for at_ms, events in ((old_ms, 3), (young_ms, 2)):
+        cells = [
+            (rows.seen_qualifier("like", f"u{i}"), rows.seen_value(7, f"{run}-0001-{i:010d}")) for i in range(events)
+        ]
+        entry = seen_entry(rows.row_key("tweet", "1", at_ms), cells)
+        request = types.MutateRowsRequest.pb()(table_name=table, entries=[entry])
+        assert list(call(request.SerializeToString(), timeout=20))
+    # The row's longest window ends 60 s after its start.
+    assert bigtable.trim(hop, server, table, before_ms=old_ms) == []
+    dropped = bigtable.trim(hop, server, table, before_ms=young_ms)
+    assert {(c.window_s, c.count, c.weight) for c in dropped} == {(10, 3, 21), (60, 3, 21)}
+    left = [cell for row in read_rows(server.channel, table) for cell in hop.cells(row)]
+    assert {(c.window_s, c.count) for c in left} == {(10, 2), (60, 2)}
