@@ -230,8 +230,8 @@ class PolledTap:
 class SinkTap(PolledTap):
     """Polls a sink of counts.
 
-    `glance` reads the cells alone, if that is cheaper than `read`: for all readings but the one at the end. `dates`: it
-    tells when each cell appeared, for a sink that does not show single events.
+    `glance` reads enough to see how far it is, and `recount` all cells without single events, where either is cheaper than
+    `read`. `dates`: it tells when each cell appeared, for a sink that does not show single events.
     """
 
     def __init__(
@@ -244,9 +244,11 @@ class SinkTap(PolledTap):
         rests_s: float = 1.0,
         rests: float = 8.0,
         dates: bool = False,
+        recount: Callable[[], SinkReading] | None = None,
     ) -> None:
         super().__init__(hop, rests_s, rests)
-        self._read, self._glance, self._now, self._dates = read, glance or read, now, dates
+        self._read, self._glance, self._recount = read, glance or read, recount or read
+        self._now, self._dates = now, dates
         first = cells[0]
         self._first = (first.dimension, first.windows_s[0])
         #: (key, window's start) of the first dimension and window -> when a reading that first showed it ended, ms
@@ -262,8 +264,8 @@ class SinkTap(PolledTap):
         """`held`: what it should hold, where that is known (see `held` above). It is then not read, and whatever it holds
         more shows as gained. Raises HarnessFault if two readings differ."""
         if held is None:
-            held = summed(self._glance().cells)
-            if not held.equals(summed(self._glance().cells)):
+            held = summed(self._recount().cells)
+            if not held.equals(summed(self._recount().cells)):
                 raise HarnessFault(f"{self.hop} does not stand still: two readings one after the other differ")
         dimension, window_s = self._first
         first = held.filter((pl.col("dimension") == dimension) & (pl.col("window_s") == window_s))
@@ -313,7 +315,7 @@ class SinkTap(PolledTap):
             reading = self._read()
             self._note(reading.cells)
             frame = summed(reading.cells)
-            if not frame.equals(summed(self._glance().cells)):
+            if not frame.equals(summed(self._recount().cells)):
                 reason = "two readings one after the other differ, though every worker was stopped"
         except Exception as error:
             reason = f"the sink could not be read: {error!r}"

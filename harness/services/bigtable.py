@@ -159,7 +159,8 @@ def bigtable_tap(
 
     # Where it shows single events, with the server's own times, nothing is judged by when it was looked at.
     rests = SELDOM if to_sightings is not None else OFTEN
-    return SinkTap(hop.name, read, cells, now, glance=partial(read, single_events=False), rests=rests)
+    recount = partial(read, single_events=False)
+    return SinkTap(hop.name, read, cells, now, glance=recount, rests=rests, recount=recount)
 
 
 def trim(hop: BigtableHop, server: BigtableServer, table: str, before_ms: float) -> list[CountedCell]:
