@@ -60,6 +60,9 @@ def until_drained(
     while True:
         if stack.check():  # what ended meanwhile is known only now, and what follows from it is to come
             moved = time.monotonic()
+        # Before the rest, so that a reading which ends meanwhile is not taken for one that has shown nothing new.
+        polled = {name: tap for name, tap in taps.items() if isinstance(tap, PolledTap)}
+        known = {name: tap.known_until() for name, tap in polled.items()}
         still = max(moved, *(tap.last_moved() for tap in taps.values()))
         quiet = time.monotonic() - still
         if _starts(history) != restarts:
@@ -76,15 +79,17 @@ def until_drained(
                     history.add("lag", group=group, lag=lag)
         if quiet > pipeline.max_quiet_s or telling:
             missing = _missing(pipeline, taps, plan)
-            # What taps put off takes time from a pipeline that still has a backlog; what comes last is what waits for it.
-            if quiet > AT_REST_S or not (any(lags.values()) or any(missing.get(hop) for hop in path)):
+            # What taps put off takes time from a pipeline that still has a backlog. A sink comes last, and is waited for.
+            through = not any(lags.values())
+            if quiet > AT_REST_S or (through and not any(missing.values())):
                 for tap in taps.values():
+                    tap.hurry()
+            elif through and not any(missing.get(hop) for hop in path):
+                for tap in polled.values():
                     tap.hurry()
         down = supervisor.down()
         # A sink shows what it held when a reading began; one that began in the quiet's beginning says nothing of its end.
-        unread = {
-            n: t for n, t in taps.items() if isinstance(t, PolledTap) and t.known_until() < still + pipeline.max_quiet_s
-        }
+        unread = {name: tap for name, tap in polled.items() if known[name] < still + pipeline.max_quiet_s}
         if quiet > pipeline.max_quiet_s:
             for tap in unread.values():
                 tap.look_again()

@@ -198,9 +198,9 @@ class PolledTap:
             start = time.monotonic()
             try:
                 counted = self._look()
-                self._known_until = start
                 if counted != self._counted:
                     self._counted, self._moved = counted, time.monotonic()
+                self._known_until = start  # last: whoever sees it sees what that reading has shown
             except Exception as error:  # the final reading decides; until then it is only progress
                 self._error = f"It cannot be read: {error!r}."
             took = time.monotonic() - start
@@ -257,7 +257,7 @@ class SinkTap(PolledTap):
         self._before = summed([])
         self._counted_before = 0
         self._there: set[tuple[str, int]] = set()
-        #: what it held when it was read for the last time, in all; None before that, and where it did not stand still
+        #: what it held when it was read as a whole at the end; None before that, and where it could not be read
         self.held: pl.DataFrame | None = None
 
     def pass_over(self, held: pl.DataFrame | None = None) -> None:
@@ -302,7 +302,7 @@ class SinkTap(PolledTap):
     distinct = count
 
     def warm(self) -> bool:
-        return self._counted > 0
+        return self._counted != 0  # below 0: it has lost what it held, which is for the assertions to say
 
     def finish(self) -> SinkResult:
         """Reads once more, after the workers were stopped. Two readings that differ are no census."""
@@ -314,12 +314,11 @@ class SinkTap(PolledTap):
         try:
             reading = self._read()
             self._note(reading.cells)
-            frame = summed(reading.cells)
+            self.held = frame = summed(reading.cells)
             if not frame.equals(summed(self._recount().cells)):
                 reason = "two readings one after the other differ, though every worker was stopped"
         except Exception as error:
             reason = f"the sink could not be read: {error!r}"
-        self.held = None if reason else frame
         told = reason or "two whole readings agree"
         frame = less(frame, self._before)
         return SinkResult(frame, reading.sightings, not reason, told, self._appearances(), cells=len(frame))

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from harness.topology import CONTENT_FIELDS, Content, EventId
 
-#: So many messages may wait for their content to be read: 40 MB of them, at 200 bytes.
-MOST_UNREAD = 200_000
+#: So many messages may wait for their content to be read, of so many bytes in all.
+MOST_UNREAD, MOST_UNREAD_BYTES = 200_000, 64 << 20
 #: And so many are read at a time by a tap that has nothing else to do: about 50 ms.
 READ_AT_ONCE = 10_000
 #: Bytes that are kept of a message without a readable id.
@@ -65,6 +65,7 @@ class _Unread:
 
     values: Sequence[bytes]
     attributes: Sequence[Mapping[str, str]]
+    bytes: int
 
 
 class MessageLog:
@@ -76,7 +77,7 @@ class MessageLog:
         self._rows: list[pl.DataFrame] = []
         self._contents: list[pl.DataFrame] = []
         self._unread: deque[_Unread] = deque()
-        self._waiting = 0
+        self._waiting = self._waiting_bytes = 0
         self._load, self._warmup = EventSet(), EventSet()
         self._strange: bytes | None = None
         self._count = self._unreadable = 0
@@ -117,8 +118,9 @@ class MessageLog:
         with self._lock:
             self._rows.append(rows)
             if self._content is not None:
-                self._unread.append(_Unread(values, attributes))
-                self._waiting += len(values)
+                size = sum(map(len, values))
+                self._unread.append(_Unread(values, attributes, size))
+                self._waiting, self._waiting_bytes = self._waiting + len(values), self._waiting_bytes + size
             if len(unreadable):
                 self._unreadable += len(unreadable)
                 self._strange = self._strange or values[unreadable[0]]
@@ -128,7 +130,7 @@ class MessageLog:
             self._warmup.add(producer[warm], sequence[warm])
             self._load.add(producer[~warm], sequence[~warm])
             self._moved = time.monotonic()
-        while self._waiting > MOST_UNREAD:
+        while self._waiting > MOST_UNREAD or self._waiting_bytes > MOST_UNREAD_BYTES:
             self.read_on()
 
     def _ids(
@@ -193,7 +195,7 @@ class MessageLog:
             # Only now, so that what could not be read is still there: a row without its content would shift all others.
             self._contents.append(frame)
             for _ in batches:
-                self._unread.popleft()
+                self._waiting_bytes -= self._unread.popleft().bytes
             self._waiting -= len(fields)
         return True
 

@@ -87,7 +87,7 @@ def test_a_killed_harness_goes_on_with_the_cycle_that_was_cut_off(tmp_path: Path
 def test_an_old_event_that_is_counted_between_two_cycles_is_a_violation_of_the_next(tmp_path: Path) -> None:
     """The first had drained and was judged, and the second has not begun to look: a gap in which a late duplicate must not
     become part of what "was there before"."""
-    asked = Asked("soak", "kappa", "process", seed=3, hours=0.05, cycle_s=10.0, rate=500, stop=True)
+    asked = Asked("soak", "kappa", "process", seed=3, hours=0.25, cycle_s=10.0, rate=500, stop=True)
     told: list[str] = []
     with Session("process", forgets=True) as session:
 

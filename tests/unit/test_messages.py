@@ -143,6 +143,17 @@ def test_content_is_read_when_asked_for_the_oldest_first_and_before_too_much_wai
     assert log.frame()["content_read"].to_list() == [True] * 6
 
 
+def test_long_messages_wait_in_smaller_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "MOST_UNREAD_BYTES", 3_000)
+    read: list[int] = []
+    log = MessageLog(RUN, event_id, lambda value, _: read.append(len(value)) or {}, KEYS)  # type: ignore[func-returns-value]
+    for i in range(4):
+        log.add(([0], [i]), [f"{an_id(i)} {i}".encode().ljust(1_000)], [{}], [0], 0.0)
+        assert len(read) == (4 if i == 3 else 0)
+    log.add(([0], [4]), [f"{an_id(4)} 4".encode()], [{}], [0], 0.0)
+    assert len(read) == 4
+
+
 def test_content_waits_until_nobody_else_needs_the_processor() -> None:
     read: list[bytes] = []
     log = MessageLog(RUN, event_id, lambda value, _: read.append(value) or {}, KEYS)  # type: ignore[func-returns-value]

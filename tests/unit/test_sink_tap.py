@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,12 +84,29 @@ def test_an_old_event_that_is_counted_between_two_runs_is_too_much_in_the_second
     assert gained(second) == [("goes", 0, 1, 10), ("stays", 60, 1, 10)]
 
 
-def test_what_two_readings_disagree_about_is_not_known() -> None:
+def test_what_is_counted_between_two_readings_at_the_end_is_too_late() -> None:
+    """The run cannot be judged by it; but the next one must not take it for what was there."""
     sink = Sink({("a", 0): 3}, then={("a", 0): 4})
     tap = sink.tap()  # never started: the readings are those of its end
     tap._thread = SimpleNamespace(join=lambda seconds: None)  # type: ignore[assignment]
     assert not tap.finish().certified
+    assert tap.held is not None
+    assert tap.held["count"].to_list() == [3]
+
+
+def test_a_sink_that_cannot_be_read_holds_nobody_knows_what() -> None:
+    tap = SinkTap("sink", lambda: 1 / 0, CELLS, time.time)  # type: ignore[arg-type,return-value]
+    tap.start()
+    assert not tap.finish().certified
     assert tap.held is None
+
+
+def test_a_sink_that_has_lost_what_it_held_is_no_sink_that_nothing_comes_to() -> None:
+    sink = Sink({("a", 0): 2})
+    tap = sink.tap()
+    tap.pass_over(summed(cells({("a", 0): 5})))
+    assert gained(tap) == [("a", 0, -3, -30)]
+    assert tap.warm()
 
 
 def test_cells_that_were_there_are_not_dated() -> None:
