@@ -6,10 +6,8 @@ to be done is checked to have been done.
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,13 +16,14 @@ from typing import Any
 from google.cloud.bigtable_v2.types import MutateRowsRequest
 from google.pubsub_v1.types import AcknowledgeRequest, PublishRequest, PubsubMessage, PullRequest, PullResponse
 
+from benchmarks.kafka_alone import RUN
 from harness.errors import HarnessFault
 from harness.services.bigtable import read_rows
 from harness.session import Session
 from load.events import Plan, columns, encode
 from load.profiles import Steady
 from pipelines_under_test.kappa import events as form
-from pipelines_under_test.kappa.aggregator import Update
+from pipelines_under_test.kappa.aggregator import Update, by_row
 from pipelines_under_test.kappa.converter import IN_FLIGHT, PER_REQUEST
 from pipelines_under_test.kappa.pipeline import kappa
 from pipelines_under_test.kappa.pulling import BATCH, PULL, PULLERS
@@ -36,7 +35,7 @@ _WITHIN_S = 120.0
 
 
 def _updates(events: int) -> list[Update]:
-    plan = Plan(Steady(rate=events, seconds=1, share_poison=0.0), 7, 1, int(time.time() * 1000), "1a2b3c4d")
+    plan = Plan(Steady(rate=events, seconds=1, share_poison=0.0), 7, 1, int(time.time() * 1000), RUN)
     made = [form.from_source(value) for value in encode(columns(plan, 1, 0, events), plan, 1)]
     return [Update(event, form.uuid_of(event.event_id)) for event in made]
 
@@ -59,11 +58,7 @@ def bigtable(events: int) -> float:
         table = names["aggregates"]
         requests = []
         for i in range(0, events, BATCH):
-            cells: dict[bytes, list[tuple[bytes, bytes]]] = defaultdict(list)
-            for update in updates[i : i + BATCH]:
-                for key, cell in update.cells():
-                    cells[key].append(cell)
-            entries = [seen_entry(key, added) for key, added in cells.items()]
+            entries = [seen_entry(key, added) for key, added in by_row(updates[i : i + BATCH]).items()]
             requests.append(MutateRowsRequest.pb()(table_name=table, entries=entries).SerializeToString())
         write = server.channel.unary_stream("/google.bigtable.v2.Bigtable/MutateRows", None, None)
         took = _timed(lambda: _at_once(WRITERS, requests, lambda request: list(write(request, timeout=_WITHIN_S))))
@@ -88,24 +83,21 @@ def pubsub(events: int) -> float:
             for i in range(0, events, PER_REQUEST)
         ]
         got = [0] * PULLERS
-        lock = threading.Lock()
         wanted = PullRequest.pb()(subscription=subscription, max_messages=PULL, return_immediately=True)
         asked = wanted.SerializeToString()
         until = time.monotonic() + _WITHIN_S
 
         def take(puller: int) -> None:
             while time.monotonic() < until:
-                with lock:
-                    if sum(got) >= events:
-                        return
+                if sum(got) >= events:
+                    return
                 pulled = PullResponse.pb().FromString(pull(asked, timeout=_WITHIN_S)).received_messages
                 if not pulled:
                     time.sleep(0.005)
                     continue
                 done = AcknowledgeRequest.pb()(subscription=subscription, ack_ids=[one.ack_id for one in pulled])
                 acknowledge(done.SerializeToString(), timeout=_WITHIN_S)
-                with lock:
-                    got[puller] += len(pulled)
+                got[puller] += len(pulled)  # nobody else writes there
 
         def all_of_it() -> None:
             with ThreadPoolExecutor(PULLERS) as pullers:

@@ -65,29 +65,29 @@ class _Watch:
 
     def __init__(self) -> None:
         self.names = {os.getpid(): HARNESS}
-        self.before: dict[int, float] = {}
+        self.before: dict[str, float] = {}
         self.used: dict[str, float] = {}
 
     def on(self, event: dict[str, Any]) -> None:
         if event["kind"] in ("service-start", "worker-start"):
             self.names[event["pid"]] = event.get("service") or event["worker"]
         elif (event["kind"], event.get("stage")) == ("stage", "load"):
-            self.before = _times()
+            self.before = self._times()
         elif event["kind"] == "draining" and event["quiet_s"] > 1 and not self.used:
-            after = _times()
-            for pid, seconds in after.items():
-                name = self.names.get(pid, LOAD)
-                self.used[name] = self.used.get(name, 0.0) + seconds - self.before.get(pid, 0.0)
+            self.used = {name: seconds - self.before.get(name, 0.0) for name, seconds in self._times().items()}
 
-
-def _times() -> dict[int, float]:
-    """Processor seconds by pid, of this process and all beneath it, those of children that have ended among it."""
-    found = {}
-    this = psutil.Process()
-    for process in [this, *this.children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found[process.pid] = sum(process.cpu_times()[:4] if process is not this else process.cpu_times()[:2])
-    return found
+    def _times(self) -> dict[str, float]:
+        """Processor seconds by program, of this process and all beneath it. The load has ended at last, and stands then with
+        the process that had started it: both are the load."""
+        found: dict[str, float] = {}
+        this = psutil.Process()
+        for process in [this, *this.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                name, times = self.names.get(process.pid, LOAD), process.cpu_times()
+                own = times.user + times.system
+                ended = 0.0 if process is this else times.children_user + times.children_system
+                found[name] = found.get(name, 0.0) + own + ended
+        return found
 
 
 def table(runs: Sequence[dict[str, float]], on: dict[str, Any]) -> str:

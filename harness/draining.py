@@ -52,6 +52,7 @@ def until_drained(
     """
     begin = time.monotonic()
     path = {hop.name for hop in pipeline.hops if hop.role in ("path", "export")}
+    polled = {name: tap for name, tap in taps.items() if isinstance(tap, PolledTap)}
     lags: dict[str, int | None] = {}
     moved = begin  # healing counts as a movement
     restarts = _starts(history)
@@ -61,7 +62,6 @@ def until_drained(
         if stack.check():  # what ended meanwhile is known only now, and what follows from it is to come
             moved = time.monotonic()
         # Before the rest, so that a reading which ends meanwhile is not taken for one that has shown nothing new.
-        polled = {name: tap for name, tap in taps.items() if isinstance(tap, PolledTap)}
         known = {name: tap.known_until() for name, tap in polled.items()}
         still = max(moved, *(tap.last_moved() for tap in taps.values()))
         quiet = time.monotonic() - still

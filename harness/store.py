@@ -35,7 +35,8 @@ CELL = ["dimension", "key", "window_s", "window_start_ms"]
 _KAFKA = {"partition": pl.Int32, "offset": pl.Int64}
 _PUBSUB = {"message_id": pl.String}
 _RECORD = {"created_ms": pl.Int64, "seen_ms": pl.Float64, "producer": pl.Int32, "sequence": pl.Int64, "raw": pl.Binary}
-_CELLS = {
+#: The columns of what a tap brings home of a sink: its cells, when single events were counted, when cells appeared.
+CELLS = {
     "dimension": pl.String,
     "key": pl.String,
     "window_s": pl.Int32,
@@ -43,8 +44,8 @@ _CELLS = {
     "count": pl.Int64,
     "weight": pl.Int64,
 }
-_SEEN = {"producer": pl.Int32, "sequence": pl.Int64, "seen_ms": pl.Float64}
-_APPEARED = {
+SEEN = {"producer": pl.Int32, "sequence": pl.Int64, "seen_ms": pl.Float64}
+APPEARED = {
     "dimension": pl.String,
     "key": pl.String,
     "window_s": pl.Int32,
@@ -236,7 +237,7 @@ class SavedRun:
             raise unknown("hop", name, self.hops)
         hop = self.hops[name]
         own = _KAFKA if hop["kind"] == "kafka" else _PUBSUB
-        schema = _CELLS if self.counts(name) else {**own, **_RECORD}
+        schema = CELLS if self.counts(name) else {**own, **_RECORD}
         return self._stored(self.folder.hop(name), schema, f"the hop {name!r}")
 
     def counts(self, name: str) -> bool:
@@ -291,7 +292,7 @@ class SavedRun:
         pieces = self.sighting_pieces(sink)
         if pieces is None:
             return None
-        none = pl.DataFrame(schema={**_SEEN, "place": pl.Int64})
+        none = pl.DataFrame(schema={**SEEN, "place": pl.Int64})
         return self.once(("sightings", sink), lambda: pl.concat([none, *pieces]))
 
     def sighting_pieces(self, sink: str) -> Iterator[pl.DataFrame] | None:
@@ -299,12 +300,12 @@ class SavedRun:
         path = self.folder.sightings(sink)
         if not path.is_file():
             return None
-        file = self._stored(path, _SEEN, f"the sightings of {sink!r}")
+        file = self._stored(path, SEEN, f"the sightings of {sink!r}")
         return (
             piece.with_columns(
                 pl.Series("place", self.events.places(piece["producer"].to_numpy(), piece["sequence"].to_numpy()))
             )
-            for piece in (piece.filter(pl.col("producer") != WARMUP) for piece in file.pieces(list(_SEEN)))
+            for piece in (piece.filter(pl.col("producer") != WARMUP) for piece in file.pieces(list(SEEN)))
         )
 
     def appearances(self, sink: str) -> tuple[pl.DataFrame, np.ndarray] | None:
@@ -324,7 +325,7 @@ class SavedRun:
             must = self.settled().must_arrive
             cells = cell_of_each(self.columns(), first, first.windows_s[0]).with_row_index("place").filter(must)
             alone = cells.filter(pl.len().over("key", "window_start_ms") == 1)
-            frame = self._frame(self._stored(path, _APPEARED, f"the dates of {sink!r}"))
+            frame = self._frame(self._stored(path, APPEARED, f"the dates of {sink!r}"))
             frame = frame.select("key", "window_start_ms", "seen_ms")
             seen = alone.join(frame, on=["key", "window_start_ms"]).with_columns(pl.col("place").cast(pl.Int64))
             mask = np.zeros(len(must), dtype=bool)
@@ -351,7 +352,7 @@ class SavedRun:
         """The batch truth, a row a cell in no order, without the warm-up."""
 
         def make() -> pl.DataFrame:
-            frame = self._stored(self.folder.batch, _CELLS, "the batch truth").whole()
+            frame = self._stored(self.folder.batch, CELLS, "the batch truth").whole()
             return self._without_warmup(frame, late=True)
 
         return self.once("batch", make)
@@ -390,7 +391,7 @@ class SavedRun:
     def expected_of(self, mask: np.ndarray) -> pl.DataFrame:
         """What the sink would hold if exactly these events (a boolean array over `events`) arrived."""
         frame = expected_cells(self.plan, self.cell_kinds, self.events.masks(mask), self.late_after_s)
-        return frame.cast(dict(_CELLS) | {"late_count": pl.Int64, "late_weight": pl.Int64})  # type: ignore[arg-type]
+        return frame.cast(dict(CELLS) | {"late_count": pl.Int64, "late_weight": pl.Int64})  # type: ignore[arg-type]
 
     def _without_warmup(self, frame: pl.DataFrame, *, late: bool = False) -> pl.DataFrame:
         # A sink that spreads a cell over rows is summed by its tap; summing again costs little and is always right.
@@ -422,9 +423,9 @@ class SavedRun:
             warm = [piece.filter(pl.col("producer") == WARMUP)["sequence"].to_numpy() for piece in pieces]
             sequences = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *warm]))
             if not len(sequences):
-                return pl.DataFrame(schema={**_CELLS, "late_count": pl.Int64, "late_weight": pl.Int64})
+                return pl.DataFrame(schema={**CELLS, "late_count": pl.Int64, "late_weight": pl.Int64})
             frame = expected_cells(self.warmup_plan, self.cell_kinds, {WARMUP: sequences}, self.late_after_s)
-            return frame.cast(dict(_CELLS) | {"late_count": pl.Int64, "late_weight": pl.Int64})  # type: ignore[arg-type]
+            return frame.cast(dict(CELLS) | {"late_count": pl.Int64, "late_weight": pl.Int64})  # type: ignore[arg-type]
 
         return self.once("warm-up cells", make)
 

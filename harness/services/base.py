@@ -13,6 +13,7 @@ import polars as pl
 
 from harness.backends.base import Child, Exit, Site
 from harness.errors import BackendGone, HarnessFault, StartFailed, UsageError, died, last_lines
+from harness.store import APPEARED, CELL, CELLS, SEEN
 from harness.topology import Cells, CountedCell, Link, Sighting
 
 #: Called when a service's process ends: (service name, how).
@@ -328,43 +329,25 @@ class SinkTap(PolledTap):
             return None
         dimension, window_s = self._first
         rows = [(dimension, key, window_s, start, ms) for (key, start), ms in self._appeared.items()]
-        schema = {
-            "dimension": pl.String,
-            "key": pl.String,
-            "window_s": pl.Int32,
-            "window_start_ms": pl.Int64,
-            "seen_ms": pl.Float64,
-        }
-        return pl.DataFrame(rows, schema=schema, orient="row").sort("seen_ms", maintain_order=True)
-
-
-_CELL = ["dimension", "key", "window_s", "window_start_ms"]
+        return pl.DataFrame(rows, schema=APPEARED, orient="row").sort("seen_ms", maintain_order=True)
 
 
 def summed(cells: Iterable[CountedCell]) -> pl.DataFrame:
     """A row a cell, with count and weight, sorted: of a sink in which several rows may count for one cell."""
     rows = [(c.dimension, "|".join(c.key), c.window_s, c.window_start_ms, c.count, c.weight) for c in cells]
-    schema = {
-        "dimension": pl.String,
-        "key": pl.String,
-        "window_s": pl.Int32,
-        "window_start_ms": pl.Int64,
-        "count": pl.Int64,
-        "weight": pl.Int64,
-    }
-    frame = pl.DataFrame(rows, schema=schema, orient="row")
-    return frame.group_by(_CELL).agg(pl.col("count").sum(), pl.col("weight").sum()).sort(_CELL)
+    frame = pl.DataFrame(rows, schema=CELLS, orient="row")
+    return frame.group_by(CELL).agg(pl.col("count").sum(), pl.col("weight").sum()).sort(CELL)
 
 
 def less(frame: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
     """What the first of two frames of cells (`summed`) holds beyond the other; where it holds less, that is below 0."""
     if other.is_empty():
         return frame
-    both = frame.join(other, on=_CELL, how="full", coalesce=True, suffix="_other")
+    both = frame.join(other, on=CELL, how="full", coalesce=True, suffix="_other")
     beyond = both.with_columns(
         (pl.col(c).fill_null(0) - pl.col(f"{c}_other").fill_null(0)).alias(c) for c in ("count", "weight")
     )
-    return beyond.filter((pl.col("count") != 0) | (pl.col("weight") != 0)).select(frame.columns).sort(_CELL)
+    return beyond.filter((pl.col("count") != 0) | (pl.col("weight") != 0)).select(frame.columns).sort(CELL)
 
 
 class SinkResult(TapResult):
@@ -394,5 +377,4 @@ class SinkResult(TapResult):
             for sighting in self._sightings
             if (parsed := parse_event_id(sighting.event_id)) and parsed[0] == run
         ]
-        schema = {"producer": pl.Int32, "sequence": pl.Int64, "seen_ms": pl.Float64}
-        return pl.DataFrame(rows, schema=schema, orient="row").sort("seen_ms", maintain_order=True)
+        return pl.DataFrame(rows, schema=SEEN, orient="row").sort("seen_ms", maintain_order=True)

@@ -84,6 +84,15 @@ class Update:
         yield rows.row_key("author", str(e.author_id), e.event_time_ms), cell
 
 
+def by_row(updates: Iterable[Update]) -> dict[bytes, list[tuple[bytes, bytes]]]:
+    """Row key -> what these events add to it: a row is written once, whatever number of them it has."""
+    cells: dict[bytes, list[tuple[bytes, bytes]]] = defaultdict(list)
+    for update in updates:
+        for key, cell in update.cells():
+            cells[key].append(cell)
+    return cells
+
+
 @dataclass(frozen=True)
 class Refused:
     """A message that is not counted, and why."""
@@ -149,13 +158,9 @@ class Write(beam.DoFn):  # type: ignore[misc]
 
     def count(self, updates: list[Update]) -> None:
         """Returns when every update is in the table."""
-        cells: dict[bytes, list[tuple[bytes, bytes]]] = defaultdict(list)
-        for update in updates:
-            for key, cell in update.cells():
-                cells[key].append(cell)
         oldest_ms = min(update.event.event_time_ms for update in updates)
         horizon = self.settings.horizon
-        self.table.add_seen(cells, lambda: horizon.too_late_to_write(oldest_ms, time.time() * 1000))
+        self.table.add_seen(by_row(updates), lambda: horizon.too_late_to_write(oldest_ms, time.time() * 1000))
 
     def publish_refused(self, refused: list[Refused]) -> None:
         """Returns when Pub/Sub has acknowledged them. Data and attributes stay; why and who are added."""
