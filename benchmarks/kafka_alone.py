@@ -61,12 +61,14 @@ def topic() -> Iterator[Topic]:
         yield Topic(server, names["events"], Path(folder))
 
 
-def fill(one: Topic, events: int, processes: int = 1) -> tuple[LoadSpec, int, Ledger]:
+def fill(one: Topic, events: int, processes: int = 1, keyed: bool = True) -> tuple[LoadSpec, int, Ledger]:
     """Loads as fast as the load process can: as `load`, with all of it overdue at once."""
-    return load(one, Steady(rate=events * 10, seconds=0.1), processes)
+    return load(one, Steady(rate=events * 10, seconds=0.1), processes, keyed=keyed)
 
 
-def load(one: Topic, profile: Steady, processes: int = 1, lead_s: float = 0.0) -> tuple[LoadSpec, int, Ledger]:
+def load(
+    one: Topic, profile: Steady, processes: int = 1, lead_s: float = 0.0, keyed: bool = True
+) -> tuple[LoadSpec, int, Ledger]:
     """Loads by a profile, with the ledger, `lead_s` from now; returns what was asked, when the load began (epoch ms) and
     what became of it. Raises HarnessFault unless every event was acknowledged and is there."""
     events = profile.events
@@ -83,6 +85,7 @@ def load(one: Topic, profile: Steady, processes: int = 1, lead_s: float = 0.0) -
         ledger=str(one.folder / "ledger.bin"),
         status=str(one.folder / "status.jsonl"),
         go=str(one.folder / "go.json"),
+        keyed=keyed,
     )
     spec.write(one.folder / "spec.json")
     command = [sys.executable, "-m", "load.main", str(one.folder / "spec.json")]

@@ -312,6 +312,7 @@ class Run:
             "go": str(load / "go.json"),
             "stop": str(load / "stop"),
             "encode": self.pipeline.encode,
+            "keyed": self.pipeline.source.keyed,  # type: ignore[attr-defined]
         }
         (load / "spec.json").write_text(json.dumps(spec, indent=2))
 
@@ -346,7 +347,14 @@ class Run:
                 raise NothingArrives(self._cold(way, waited))
             if time.monotonic() >= next_send:
                 send_warmup(
-                    bootstrap, topic, plan, 10, self.folder.warmup_ledger, lo=sent, encoder=self.pipeline.encode
+                    bootstrap,
+                    topic,
+                    plan,
+                    10,
+                    self.folder.warmup_ledger,
+                    lo=sent,
+                    encoder=self.pipeline.encode,
+                    keyed=self.pipeline.source.keyed,  # type: ignore[attr-defined]
                 )
                 sent += 10
                 next_send = time.monotonic() + 2.0

@@ -251,11 +251,14 @@ Content = Callable[[bytes, Mapping[str, str]], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class KafkaHop(Hop):
-    """A Kafka topic. `event_id` and `content` say how a record shows its event's id and content."""
+    """A Kafka topic. `event_id` and `content` say how a record shows its event's id and content. `keyed`, of a source:
+    whether the harness's own events bear their tweet as the key; without one Kafka's client spreads them by the batch
+    (KIP-480)."""
 
     topic: str = ""
     event_id: EventId | None = None
     content: Content | None = None
+    keyed: bool = True
 
     @property
     def kind(self) -> str:
@@ -567,6 +570,10 @@ class Pipeline:
             raise UsageError(f"{self.name}: exactly one hop must have the role 'source'.")
         if not isinstance(self.source, KafkaHop):
             raise UsageError(f"{self.name}: the source hop must be a Kafka topic; load writes there.")
+        if self.encode and not self.source.keyed:
+            raise UsageError(
+                f"{self.name}: `keyed` is for the harness's own form; `encode` says itself what has a key."
+            )
         if len(self.hops_of_role("sink")) > 1:
             raise UsageError(f"{self.name}: at most one hop may have the role 'sink'.")
         if self.sink is not None and not self.cells:

@@ -33,6 +33,7 @@ class LoadSpec:
                 (`harness.ledger.ledgers`)
     processes   how many share the users, as Locust's master and workers; 1: this one alone
     encode      "module:function" of an encoder (see load.events), or None for the harness's own source form
+    keyed       whether events in the harness's own form have a key (an encoder says so itself)
     drain_s     how long to wait at the end for the last delivery reports; what is out by then stays ambiguous
     """
 
@@ -49,6 +50,7 @@ class LoadSpec:
     encode: str | None = None
     drain_s: float = 65.0
     processes: int = 1
+    keyed: bool = True
 
     def plan(self, t0_ms: int) -> Plan:
         """The plan of this load, once it is known when it starts."""

@@ -324,7 +324,8 @@ class EventUser(User):
         found_keys: Sequence[bytes | None]
         values: Sequence[bytes]
         if self.load.encoder is None:
-            found_keys, values = keys(made), encode(made, plan, self.number)
+            found_keys = keys(made) if self.spec.keyed else [None] * len(made)
+            values = encode(made, plan, self.number)
         else:
             found_keys, values = encode_with(self.load.encoder, made, plan, self.number)
         due_s = plan.due_us(self.number, made.sequence) / 1e6

@@ -24,6 +24,7 @@ def send_warmup(
     *,
     lo: int = 0,
     encoder: str | None = None,
+    keyed: bool = True,
     timeout_s: float = 30.0,
 ) -> int:
     """Sends warm-up events lo … lo+n-1 of the plan (its t0_ms being the warm-up's), and returns how many were acked.
@@ -34,7 +35,8 @@ def send_warmup(
     made = warmup_columns(plan, lo, n)
     found_keys: list[bytes | None]
     if encoder is None:
-        found_keys, values = list(keys(made)), encode(made, plan, WARMUP)
+        found_keys = list(keys(made)) if keyed else [None] * len(made)
+        values = encode(made, plan, WARMUP)
     else:
         # The warm-up has no poison, so what the encoder does with it is for the load to find out.
         found_keys, values = encode_with(load_encoder(encoder, 0.0), made, plan, WARMUP)

@@ -240,6 +240,20 @@ def test_a_users_encoder_makes_the_records(spec: LoadSpec) -> None:
     assert np.array_equal(sequences(log, 1), Ledger.read(spec.ledger).acked(1))
 
 
+def test_a_load_without_keys_is_spread_and_complete(spec: LoadSpec, tmp_path: Path) -> None:
+    spec = replace(spec, keyed=False)
+    process = start(spec)
+    plan = go(spec)
+    assert process.wait(30) == 0
+    assert send_warmup(spec.bootstrap, spec.topic, plan, 10, tmp_path / "warmup.bin", keyed=False) == 10
+    log = sorted(source_log(spec), key=lambda record: record.event_id)
+    assert {record.key for record in log} == {None}
+    assert len({record.partition for record in log}) == PARTITIONS
+    made = columns(plan, 1, 0, 4000)
+    assert [record.value for record in log[10:]] == encode(made, plan, 1)
+    assert np.array_equal(sequences(log, 1), Ledger.read(spec.ledger).acked(1))
+
+
 def test_a_topic_that_does_not_exist_is_an_error_with_its_name(kafka_bootstrap: str, tmp_path: Path) -> None:
     plan = Plan(Steady(), 7, 1, 1_790_000_000_000, RUN)
     with pytest.raises(StartFailed, match=r"no topic 'not-there' at .* within 0\.5 s"):

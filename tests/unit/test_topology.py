@@ -78,6 +78,7 @@ WRONG: dict[str, tuple[Callable[[], Pipeline], str]] = {
         lambda: changed(hops=[BigtableHop("x", "bigtable", "source", "aggregates")]),
         "must be a Kafka topic",
     ),
+    "an encoder without keys": (lambda: dataclasses.replace(hop(0, keyed=False), encode="a:b"), "says itself what has"),
     "two sinks": (lambda: hop(4, role="sink"), "at most one hop"),
     "a sink without cells": (lambda: changed(cells=()), "say what it counts"),
     "a sink that shows no counts": (lambda: hop(3, cells=None), "how a row shows its counts"),
