@@ -10,6 +10,7 @@ from typing import Protocol
 
 from faults.base import Fault
 from harness.backends.base import Site
+from harness.backends.local_site import Outlived
 from harness.backends.process import Processes
 from harness.topology import Pipeline, UsageError
 
@@ -57,11 +58,12 @@ class ProcessBackend:
                 with Shown() as shown:
                     self._programs = dataclasses.replace(self._programs, **{name: provision_one(name, shown)})
 
-    def site(self, pipeline: Pipeline) -> Site:
+    def site(self, pipeline: Pipeline, outlived: Outlived | None = None) -> Site:
+        """`outlived`: the one to be taken over from a harness that was killed."""
         from harness.backends.process_site import ProcessSite
 
-        folder = self._processes.temp / f"stack-{next(self._numbers)}"
-        return ProcessSite(pipeline, self._programs, self._processes, folder)
+        folder = Path(outlived.folder) if outlived else self._processes.temp / f"stack-{next(self._numbers)}"
+        return ProcessSite(pipeline, self._programs, self._processes, folder, outlived=outlived)
 
     def refuses(self, fault: Fault, pipeline: Pipeline) -> str:
         return ""

@@ -1,4 +1,4 @@
-"""The keeper: the parent of every process that a run starts, and the reason that none of them outlives it.
+"""The keeper: the parent of every process that a run starts, and the reason that none of them outlives it unasked.
 
 It runs as a small process of its own (`python -I keeper.py PARENT_PID`) and imports the standard library only, so that
 it is there in 20 ms. The harness sends one JSON object a line on its standard input and reads answers and exits from
@@ -7,10 +7,16 @@ its standard output:
     {"id": 1, "spawn": {"argv": [...], "env": {...}, "cwd": "...", "log": "..."}}  ->  {"id": 1, "pid": 4711}
     {"id": 2, "signal": {"pid": 4711, "signal": 9}}                                ->  {"id": 2, "sent": true}
     {"id": 3, "temp": "/tmp/gauntlet-..."}                                         ->  {"id": 3, "sent": true}
+    {"id": 4, "outlive": {"seconds": 300, "door": "/tmp/gauntlet-.../keeper.sock", "reset": "127.0.0.1:8474"}}
+                                                         ->  {"id": 4, "sent": true}
+    {"id": 5, "living": true}                            ->  {"id": 5, "living": [[4711, "/path/of/its/log"], ...]}
     (a process ended)                                    {"exit": 4711, "status": -9, "t": 1790000000.1}
 
 When the harness goes away, however it does, the keeper kills everything that descends from it and removes the temp
-folders that it was told of. Three nets, because each alone has a hole:
+folders that it was told of. Only where it was told to outlive a harness that is killed does it continue what was stopped, tell the
+Toxiproxy at `reset` to heal everything, since nobody else would, and wait for so many seconds for another harness to
+come in by that socket, which it then obeys as it did the first. An `outlive` of 0 seconds takes that back. Three nets, because
+each alone has a hole:
 
 * end of input, which fails where a forked child of the harness holds the pipe open, so also
 * a pidfd of the harness; and
@@ -28,6 +34,8 @@ import os
 import select
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -37,6 +45,10 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
+#: A harness that is killed loses its pipe before the kernel says that it has ended.
+_DYING_MS = 5000
+#: https://github.com/Shopify/toxiproxy#http-api
+_RESET = b"POST /reset HTTP/1.1\r\nHost: toxiproxy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 #: The keeper ignores these; a child would inherit that, and a worker that knows nothing of SIGTERM would never end by it.
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
@@ -67,13 +79,21 @@ def _descendants(pid: int) -> list[int]:
 class Keeper:
     def __init__(self) -> None:
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.logs: dict[int, str] = {}
         self.temp: list[str] = []
+        self.outlives_s = 0.0
+        self.door: socket.socket | None = None
+        self.reset = ""
+        self.out = 1
+        #: exits that nobody was there to hear of
+        self.untold: list[dict[str, Any]] = []
 
     def answer(self, message: dict[str, Any]) -> None:
         try:
-            os.write(1, json.dumps(message).encode() + b"\n")
-        except OSError:
-            pass  # the harness is gone; the main loop is about to see it
+            os.write(self.out, json.dumps(message).encode() + b"\n")
+        except OSError:  # the harness is gone; the main loop is about to see it
+            if "exit" in message:
+                self.untold.append(message)
 
     def handle(self, message: dict[str, Any]) -> None:
         number = message["id"]
@@ -85,8 +105,13 @@ class Keeper:
             elif "temp" in message:
                 self.temp.append(message["temp"])
                 self.answer({"id": number, "sent": True})
+            elif "outlive" in message:
+                self.outlive(**message["outlive"])
+                self.answer({"id": number, "sent": True})
+            elif "living" in message:
+                self.answer({"id": number, "living": [[pid, self.logs[pid]] for pid in self.processes]})
         except OSError as error:
-            self.answer({"id": number, "error": f"{error.strerror}: {error.filename or ''}"})
+            self.answer({"id": number, "error": f"{error.strerror or error}: {error.filename or ''}"})
 
     def spawn(self, argv: list[str], env: dict[str, str], cwd: str | None, log: str) -> int:
         with open(log, "ab") as out:
@@ -101,7 +126,57 @@ class Keeper:
                 preexec_fn=_prepare_child,
             )
         self.processes[process.pid] = process
+        self.logs[process.pid] = log
         return process.pid
+
+    def outlive(self, seconds: float, door: str, reset: str) -> None:
+        """From now on, a harness that is killed may have a successor, who comes in by this socket."""
+        if seconds and self.door is None:
+            self.door = _listening(door)
+        self.outlives_s, self.reset = seconds, reset
+
+    def heal(self) -> None:
+        """What a harness had broken when it was killed, but for processes that it had killed."""
+        for pid in self.processes:
+            self.signal(pid, signal.SIGCONT)
+        if self.reset:
+            host, port = self.reset.split(":")
+            try:
+                with socket.create_connection((host, int(port)), timeout=5) as toxiproxy:
+                    toxiproxy.sendall(_RESET)
+                    toxiproxy.recv(4096)
+            except OSError:
+                pass  # its successor heals it, too
+
+    def successor(self, awake: int) -> tuple[int, int] | None:
+        """Waits for the next harness; (the descriptor of the conversation with it, its pidfd), or None if nobody came in
+        time."""
+        assert self.door is not None
+        self.out = -1
+        self.heal()
+        watch = select.poll()
+        watch.register(self.door, select.POLLIN)
+        watch.register(awake, select.POLLIN)
+        deadline = time.monotonic() + self.outlives_s
+        while (left := deadline - time.monotonic()) > 0:
+            ready = dict(watch.poll(left * 1000))
+            if awake in ready:
+                os.read(awake, 4096)
+                self.reap()
+            if self.door.fileno() in ready:
+                came, _ = self.door.accept()
+                credentials = came.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+                try:
+                    harness = os.pidfd_open(struct.unpack("3i", credentials)[0])
+                except ProcessLookupError:
+                    came.close()
+                    continue
+                self.out = came.detach()
+                told, self.untold = self.untold, []
+                for message in told:
+                    self.answer(message)
+                return self.out, harness
+        return None
 
     def signal(self, pid: int, signal: int) -> bool:
         """Sends to the whole group of a process of ours that has not been reaped: never to a recycled pid."""
@@ -118,7 +193,7 @@ class Keeper:
             status = process.poll()
             if status is None:
                 continue
-            del self.processes[pid]
+            del self.processes[pid], self.logs[pid]
             try:
                 os.killpg(pid, signal.SIGKILL)  # what the process left behind in its group
             except (ProcessLookupError, PermissionError):
@@ -168,32 +243,64 @@ def main() -> None:
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     keeper = Keeper()
-    watch = select.poll()
-    watch.register(0, select.POLLIN | select.POLLHUP)
-    watch.register(awake, select.POLLIN)
     try:
-        parent_fd = os.pidfd_open(parent)
+        harness = os.pidfd_open(parent)
     except ProcessLookupError:
         return
-    watch.register(parent_fd, select.POLLIN)
-    pending = b""
+    conversation: tuple[int, int] | None = (0, harness)
     try:
-        while True:
-            ready = dict(watch.poll())
-            if parent_fd in ready:
-                return
-            if awake in ready:
-                os.read(awake, 4096)
-                keeper.reap()
-            if 0 in ready:
-                data = os.read(0, 1 << 16)
-                if not data:
-                    return
-                *lines, pending = (pending + data).split(b"\n")
-                for line in lines:
-                    keeper.handle(json.loads(line))
+        while conversation is not None:
+            serve(keeper, *conversation, awake)
+            conversation = keeper.successor(awake) if keeper.outlives_s else None
     finally:
         keeper.end()
+
+
+def serve(keeper: Keeper, line: int, harness: int, awake: int) -> None:
+    """Does what a harness asks for; returns when it has gone."""
+    watch = select.poll()
+    for descriptor in (line, harness, awake):
+        watch.register(descriptor, select.POLLIN | select.POLLHUP)
+    pending = b""
+    while True:
+        ready = dict(watch.poll())
+        if harness in ready:
+            break
+        if awake in ready:
+            os.read(awake, 4096)
+            keeper.reap()
+        if line in ready:
+            data = _read(line)
+            if not data:
+                if keeper.outlives_s and not _ends(harness):
+                    keeper.outlives_s = 0.0  # it lives, and has closed the line: it wants no more of us
+                break
+            *lines, pending = (pending + data).split(b"\n")
+            for one in lines:
+                keeper.handle(json.loads(one))
+    os.close(harness)
+    if line:
+        os.close(line)
+
+
+def _read(line: int) -> bytes:
+    try:
+        return os.read(line, 1 << 16)
+    except ConnectionResetError:
+        return b""
+
+
+def _ends(harness: int) -> bool:
+    watch = select.poll()
+    watch.register(harness, select.POLLIN)
+    return bool(watch.poll(_DYING_MS))
+
+
+def _listening(path: str) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.bind(path)
+    made.listen(1)
+    return made
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from faults.base import Container
@@ -18,6 +19,17 @@ from harness.topology import Batch, Pipeline, Worker
 from harness.toxiproxy import ToxiproxyServer
 
 
+@dataclass(frozen=True)
+class Outlived:
+    """A site whose processes run already: its folder, and where all that belongs to it listens (the proxies of its links by name,
+    Toxiproxy itself, and whatever `Site.port` gave)."""
+
+    folder: str
+    doors: Mapping[str, int]
+    api: int
+    taken: Sequence[tuple[str, str, int]]
+
+
 class LocalSite:
     """`doors`: ports that links must have; the others get free ones."""
 
@@ -28,18 +40,28 @@ class LocalSite:
         processes: Processes,
         folder: Path,
         doors: Mapping[str, int] | None = None,
+        outlived: Outlived | None = None,
     ) -> None:
         self.folder, self.children = folder, processes
         self._program, self._processes = toxiproxy, processes
         self._free = Ports()
-        fixed = doors or {}
         proxies = [proxy for link in pipeline.links() for proxy in link.proxies]
-        self._doors = {proxy: fixed.get(proxy) or self._free.take() for proxy in proxies}
+        if outlived is not None:
+            self._doors = {proxy: self._free.hold(outlived.doors[proxy]) for proxy in proxies}
+        else:
+            self._doors = {proxy: (doors or {}).get(proxy) or self._free.take() for proxy in proxies}
         addresses = {name: f"127.0.0.1:{port}" for name, port in self._doors.items()}
         self.doors = {name: Door(address, address, address) for name, address in addresses.items()}
-        self._api = self._free.take()
+        self._api = self._free.take() if outlived is None else self._free.hold(outlived.api)
         self.toxiproxy = ToxiproxyServer("127.0.0.1", self._api)
         self._taken: dict[tuple[str, str], Port] = {}
+        for process, what, port in () if outlived is None else outlived.taken:
+            self._taken[process, what] = _port(self._free.hold(port))
+
+    def to_be_outlived(self) -> Outlived:
+        """By what another harness finds all of it again, should this one be killed."""
+        taken = [(process, what, int(port.bind.rpartition(":")[2])) for (process, what), port in self._taken.items()]
+        return Outlived(str(self.folder), self._doors, self._api, taken)
 
     def start_toxiproxy(self, log: Path, on_exit: OnExit) -> Child:
         argv = [*self._program.start_args("127.0.0.1", self._api), "-proxy-metrics"]
@@ -47,8 +69,7 @@ class LocalSite:
 
     def port(self, process: str, what: str) -> Port:
         if (process, what) not in self._taken:
-            address = f"127.0.0.1:{self._free.take()}"
-            self._taken[process, what] = Port(address, address)
+            self._taken[process, what] = _port(self._free.take())
         return self._taken[process, what]
 
     def direct(self, process: str, port: Port) -> str:
@@ -85,3 +106,7 @@ class LocalSite:
 
     def close(self) -> None:
         self._free.close()
+
+
+def _port(number: int) -> Port:
+    return Port(f"127.0.0.1:{number}", f"127.0.0.1:{number}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import secrets
+import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +27,16 @@ import psutil
 from harness.backends.base import Child, Exit
 from harness.errors import BackendGone, HarnessFault
 
+#: In the temp folder of a harness whose processes outlive it: where their keeper is to be found, and its pid and start time.
+_DOOR, _KEEPER = "keeper.sock", "keeper"
+
 
 class Processes:
-    """All processes of one harness, kept by a keeper (see keeper.py), so that none outlives it."""
+    """All processes of one harness, kept by a keeper (see keeper.py), so that none outlives it unless that is asked for."""
 
-    def __init__(self) -> None:
-        sweep_temp_folders()
-        self.temp = Path(tempfile.mkdtemp(prefix=f"gauntlet-{os.getpid()}-{start_time(os.getpid())}-"))
+    def __init__(self, outlived: Path | None = None) -> None:
+        """`outlived`: the temp folder of a harness that was killed, and whose processes outlived it (`outlive`): they are taken
+        over. Raises HarnessFault where there are none any more."""
         self._numbers = itertools.count(1)
         self._answers: dict[int, Future[dict[str, Any]]] = {}
         self._exits: dict[int, Exit] = {}
@@ -38,16 +45,62 @@ class Processes:
         self._closing = False
         # Who hears of an end may ask the keeper something, or wait for somebody who does: never by the reader's thread.
         self._teller = ThreadPoolExecutor(1, thread_name_prefix="exits")
-        keeper = Path(__file__).with_name("keeper.py")
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-I", str(keeper), str(os.getpid())],
+        self._gone = threading.Event()
+        self._outlives = outlived is not None
+        if outlived is None:
+            sweep_temp_folders()
+            self.temp = Path(tempfile.mkdtemp(prefix=f"gauntlet-{os.getpid()}-{start_time(os.getpid())}-"))
+            self._begin()
+        else:
+            self.temp = outlived
+            self._take_over()
+        self._reader = threading.Thread(target=self._read, name="keeper", daemon=True)
+        self._reader.start()
+        if outlived is None:
+            self._ask(temp=str(self.temp))
+
+    def _begin(self) -> None:
+        """Starts a keeper, which talks by its standard input and output."""
+        keeper = psutil.Popen(
+            [sys.executable, "-I", str(Path(__file__).with_name("keeper.py")), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
         )
-        self._reader = threading.Thread(target=self._read, name="keeper", daemon=True)
-        self._reader.start()
-        self._ask(temp=str(self.temp))
+        self._keeper: psutil.Process = keeper
+        self._to, self._from, self._hang_up = keeper.stdin, keeper.stdout, keeper.stdin.close
+        self._reap: Callable[[], object] = keeper.wait
+
+    def _take_over(self) -> None:
+        """Finds the keeper that outlived another harness, which talks by a socket."""
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            pid, started = map(int, (self.temp / _KEEPER).read_text().split())
+            if not _lives(pid, started):
+                raise ProcessLookupError(f"there is no process {pid}")
+            self._keeper = psutil.Process(pid)
+            line.connect(str(self.temp / _DOOR))
+        except (OSError, ValueError, psutil.Error) as error:
+            line.close()
+            raise HarnessFault(f"its processes have ended: {error}") from error
+        self._to, self._from = line.makefile("wb", buffering=0), line.makefile("rb", buffering=0)
+        self._hang_up = partial(line.shutdown, socket.SHUT_WR)
+        self._reap = line.close  # it is another's child
+
+    def outlive(self, seconds: float, toxiproxy: str = "") -> None:
+        """Should this harness be killed, all processes go on for so long, and another one may take them over by the temp folder;
+        what it had stopped continues, and what it had broken by the Toxiproxy at "host:port" is healed. 0: they end with it,
+        as they do by default. Raises HarnessFault."""
+        if seconds and not (self.temp / _KEEPER).exists():
+            (self.temp / _KEEPER).write_text(f"{self._keeper.pid} {start_time(self._keeper.pid)}")
+        answer = self._ask(outlive={"seconds": seconds, "door": str(self.temp / _DOOR), "reset": toxiproxy})
+        self._outlives = bool(seconds)
+        if "error" in answer:
+            raise HarnessFault(f"the keeper of the processes cannot outlive this one: {answer['error']}")
+
+    def living(self) -> list[tuple[Path, Child]]:
+        """Every process that has not ended, by its log, in the order in which they were started."""
+        return [(Path(log), Child(pid, _created(pid))) for pid, log in self._ask(living=True)["living"]]
 
     # -- what others use ---------------------------------------------------------------------------------------
 
@@ -78,12 +131,9 @@ class Processes:
         with self._lock:  # numbers come again: in hours of restarts that of one which ended long ago
             if (ended := self._exits.get(pid)) is not None and ended.t < asked:
                 del self._exits[pid]
-        try:
-            started = psutil.Process(pid).create_time()
-        except psutil.NoSuchProcess:
-            started = time.time()
+        started = _created(pid)
         if on_exit is not None:
-            self._watch(pid, on_exit)
+            self.watch(pid, on_exit)
         return Child(pid, started)
 
     def signal(self, pid: int, number: int) -> bool:
@@ -94,7 +144,7 @@ class Processes:
         return self._exits.get(pid)
 
     def catch_up(self) -> list[str]:
-        if self._keeper.poll() is not None and not self._closing:
+        if self._gone.is_set() and not self._closing:
             raise BackendGone("the keeper of the processes has gone, and with it every process of the run")
         return []
 
@@ -116,26 +166,30 @@ class Processes:
         for pid in pids:
             if self.ended(pid) is None:
                 self.signal(pid, signal.SIGKILL)
-        while any(self.ended(p) is None for p in pids) and self._keeper.poll() is None:
+        while any(self.ended(p) is None for p in pids) and not self._gone.is_set():
             time.sleep(0.01)
 
     def stop_now(self, pid: int) -> None:
         """SIGKILL; returns when the process was reaped."""
         self.signal(pid, signal.SIGKILL)
-        while self.ended(pid) is None and self._keeper.poll() is None:
+        while self.ended(pid) is None and not self._gone.is_set():
             time.sleep(0.005)
 
     def close(self) -> None:
         """Ends every process and removes the temp folder."""
         self._closing = True
-        if self._keeper.stdin:
-            self._keeper.stdin.close()
-        try:
-            self._keeper.wait(25)
-        except subprocess.TimeoutExpired:
+        if self._outlives:
+            with contextlib.suppress(HarnessFault):
+                self.outlive(0)
+        with contextlib.suppress(OSError):
+            self._hang_up()
+        if not _has_ended(self._keeper.pid, 25):
             self._keeper.kill()
-            self._keeper.wait()
+            _has_ended(self._keeper.pid, 5)
+        self._reap()
         self._reader.join(2)
+        self._to.close()
+        self._from.close()
         self._teller.shutdown(wait=False, cancel_futures=True)
 
     # -- the conversation with the keeper -----------------------------------------------------------------------
@@ -146,8 +200,7 @@ class Processes:
         with self._lock:
             self._answers[number] = future
             try:
-                assert self._keeper.stdin is not None
-                self._keeper.stdin.write(json.dumps({"id": number, **message}).encode() + b"\n")
+                self._to.write(json.dumps({"id": number, **message}).encode() + b"\n")
             except (OSError, ValueError) as error:
                 raise HarnessFault("the keeper of the processes has gone; nothing can be started or ended") from error
         try:
@@ -155,7 +208,8 @@ class Processes:
         except TimeoutError as error:
             raise HarnessFault("the keeper of the processes does not answer") from error
 
-    def _watch(self, pid: int, on_exit: Callable[[Exit], None]) -> None:
+    def watch(self, pid: int, on_exit: Callable[[Exit], None]) -> None:
+        """Who is told how this process ends, or ended."""
         with self._lock:
             ended = self._exits.get(pid)
             if ended is None:
@@ -168,8 +222,7 @@ class Processes:
             watcher(how)
 
     def _read(self) -> None:
-        assert self._keeper.stdout is not None
-        with os.fdopen(os.dup(self._keeper.stdout.fileno()), "r") as lines:
+        with os.fdopen(os.dup(self._from.fileno()), "r") as lines:
             for line in lines:
                 message = json.loads(line)
                 if "exit" in message:
@@ -183,10 +236,30 @@ class Processes:
                     with self._lock:
                         future = self._answers.pop(message["id"])
                     future.set_result(message)
+        self._gone.set()
         with self._lock:
             waiting, self._answers = list(self._answers.values()), {}
         for future in waiting:
             future.set_exception(HarnessFault("the keeper of the processes has gone"))
+
+
+def _has_ended(pid: int, within_s: float) -> bool:
+    """Whether a process, of whomever it is the child, ends within this time; also where nobody reaps it."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], within_s)[0])
+    finally:
+        os.close(descriptor)
+
+
+def _created(pid: int) -> float:
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return time.time()
 
 
 def start_time(pid: int) -> int:
@@ -197,20 +270,26 @@ def start_time(pid: int) -> int:
 
 def sweep_temp_folders() -> None:
     """Removes temp folders whose harness is dead: left only if harness and keeper were killed together."""
-    import shutil
-
     for folder in Path(tempfile.gettempdir()).glob("gauntlet-*-*-*"):
         words = folder.name.split("-")
-        try:
-            pid, started = int(words[1]), int(words[2])
-        except ValueError:
-            continue
-        try:
-            alive = start_time(pid) == started
-        except (OSError, IndexError):
-            alive = False
-        if not alive:
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(ValueError):
+            if not _lives(int(words[1]), int(words[2])) and not _outlived(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(pid: int, started: int) -> bool:
+    """Whether the process that began then (`start_time`) is there."""
+    try:
+        return start_time(pid) == started and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except (OSError, IndexError, psutil.Error):
+        return False
+
+
+def _outlived(folder: Path) -> bool:
+    try:
+        return _lives(*map(int, (folder / _KEEPER).read_text().split()))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 # ------------------------------------------------------------------------------------------------------- ports
@@ -227,6 +306,17 @@ class Ports:
 
     def __init__(self) -> None:
         self._held: list[socket.socket] = []
+
+    def hold(self, port: int) -> int:
+        """This very port, at which processes that outlived their harness are. Raises HarnessFault if it is somebody else's."""
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            claim.bind(f"\0gauntlet-port-{port}")
+        except OSError as error:
+            claim.close()
+            raise HarnessFault(f"the port {port} was taken by another harness meanwhile") from error
+        self._held.append(claim)
+        return port
 
     def take(self) -> int:
         """Raises HarnessFault when no port is to be had."""

@@ -193,6 +193,75 @@ def test_nothing_outlives_the_harness(tmp_path: Path, way: str, after: str) -> N
             os.kill(pid, signal.SIGKILL)
 
 
+OUTLIVED = """
+import os, sys, time
+from pathlib import Path
+from harness.backends.process import Processes
+p = Processes()
+log = Path(sys.argv[1])
+pids = [p.spawn(["sleep", "300"], log / "one").pid, p.spawn(["sh", "-c", "sleep 2; exit 7"], log / "two").pid]
+p.outlive(float(sys.argv[2]))
+print(p.temp, p._keeper.pid, *pids, flush=True)
+{after}
+"""
+
+
+def outlived(folder: Path, seconds: float, after: str = "time.sleep(60)") -> tuple[Path, int, list[int]]:
+    """The temp folder, the keeper and the processes of a harness that was killed, or ended by itself."""
+    program = OUTLIVED.format(after=after)
+    argv = [sys.executable, "-c", program, str(folder), str(seconds)]
+    harness = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert harness.stdout is not None
+    temp, keeper, *pids = harness.stdout.readline().split()
+    if "sleep" in after:
+        harness.kill()
+    harness.wait(20)
+    return Path(temp), int(keeper), list(map(int, pids))
+
+
+def test_processes_outlive_a_killed_harness_and_obey_the_next_one(tmp_path: Path) -> None:
+    temp, keeper, (one, two) = outlived(tmp_path, 30)
+    assert wait_for(lambda: gone(two)), "it ends while nobody listens"
+    Processes().close()
+    assert temp.is_dir(), "another harness removes what is left of the dead, and this is not"
+    taken = Processes(temp)
+    try:
+        assert wait_for(lambda: taken.ended(two)), "it is told of what ended meanwhile"
+        ended = taken.ended(two)
+        assert ended is not None
+        assert ended.status == 7
+        assert [(log, child.pid) for log, child in taken.living()] == [(tmp_path / "one", one)]
+        told: list[Exit] = []
+        taken.watch(one, told.append)
+        third = taken.spawn(["sleep", "300"], tmp_path / "three")
+        assert taken.signal(one, signal.SIGKILL)
+        assert wait_for(lambda: told)
+        assert told[0].signal == "SIGKILL"
+        assert not gone(third.pid)
+    finally:
+        taken.close()
+    assert wait_for(lambda: gone(keeper) and gone(third.pid))
+    assert not temp.exists()
+
+
+def test_processes_that_nobody_takes_over_end_when_their_time_is_over(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    temp, keeper, (one, _) = outlived(tmp_path, 1.0)
+    assert wait_for(lambda: gone(keeper) and gone(one), 10)
+    assert time.monotonic() - begin > 1.0
+    assert not temp.exists()
+    with pytest.raises(HarnessFault, match="its processes have ended"):
+        Processes(temp)
+
+
+@pytest.mark.parametrize("way", ["p.close()", "raise RuntimeError('boom')", "p.outlive(0); os._exit(1)"])
+def test_only_a_kill_is_outlived(tmp_path: Path, way: str) -> None:
+    after = way if way.startswith("p.") else f"try:\n    {way}\nfinally:\n    p.close()"
+    temp, keeper, (one, _) = outlived(tmp_path, 60, after)
+    assert wait_for(lambda: gone(keeper) and gone(one))
+    assert not temp.exists()
+
+
 def test_sigkill_of_the_keeper_takes_its_children_along(tmp_path: Path) -> None:
     processes = Processes()
     child = processes.spawn(["sleep", "300"], tmp_path / "log")
