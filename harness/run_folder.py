@@ -135,6 +135,10 @@ class RunFolder:
     def appearances(self, sink: str) -> Path:
         return self.path / "hops" / f"{sink}.appeared.parquet"
 
+    def before(self, sink: str) -> Path:
+        """What a sink held before the run, where the pipeline was at work already."""
+        return self.path / "hops" / f"{sink}.before.parquet"
+
     def warehouse(self, name: str) -> Path:
         """What the warehouse answered at the end: "duplicates" or "parity"."""
         return self.warehouse_folder / f"{name}.parquet"

@@ -55,7 +55,8 @@ class Tap(Protocol):
     hop: str
 
     def pass_over(self) -> None:
-        """Leaves out all that is there already, which must stand still. Call it before `start`, if at all."""
+        """Leaves out all that is there already, which must stand still, and sees to it that whatever comes after that can be
+        read a second time. Call it before `start`, if at all."""
         ...
 
     def start(self) -> None: ...
@@ -272,6 +273,11 @@ class SinkTap(PolledTap):
         first = held.filter((pl.col("dimension") == dimension) & (pl.col("window_s") == window_s))
         self._before, self._counted_before = held, int(first["count"].sum())
         self._there = set(first.filter(pl.col("count") > 0).select("key", "window_start_ms").iter_rows())
+
+    @property
+    def before(self) -> pl.DataFrame:
+        """What was counted before, and is left out."""
+        return self._before
 
     def _look(self) -> int:
         cells = self._glance().cells

@@ -291,9 +291,13 @@ class KafkaServer:
             raise HarnessFault(f"{self.name}: the records of {topic} could not be removed: {error}") from error
 
     def ends(self, topic: str) -> dict[int, int]:
-        """The end offset of each partition, by the admin client: asking a consumer that another thread reads hangs."""
+        """The end offset of each partition."""
+        return self._offsets(topic, OffsetSpec.latest())
+
+    def _offsets(self, topic: str, which: OffsetSpec) -> dict[int, int]:
+        # By the admin client: asking a consumer that another thread reads hangs.
         assert self._admin is not None
-        partitions = {TopicPartition(topic, p): OffsetSpec.latest() for p in range(self._partitions(topic))}
+        partitions = {TopicPartition(topic, p): which for p in range(self._partitions(topic))}
         try:
             found = self._admin.list_offsets(partitions, request_timeout=10)
             return {p.partition: future.result(15).offset for p, future in found.items()}
@@ -307,12 +311,19 @@ class KafkaServer:
     def ends_by(self, topic: str, deadline: float) -> dict[int, int]:
         """As `ends`, asked again while the broker cannot say (just started, or the topic just made) until `deadline`
         (of the monotonic clock). Raises HarnessFault after that."""
+        return self._offsets_by(topic, OffsetSpec.latest(), deadline)
+
+    def begins_by(self, topic: str, deadline: float) -> dict[int, int]:
+        """The offset of the first record in each partition that was not trimmed; asked as `ends_by` does."""
+        return self._offsets_by(topic, OffsetSpec.earliest(), deadline)
+
+    def _offsets_by(self, topic: str, which: OffsetSpec, deadline: float) -> dict[int, int]:
         while True:
             try:
-                return self.ends(topic)
+                return self._offsets(topic, which)
             except (KafkaException, TimeoutError) as error:
                 if time.monotonic() > deadline:
-                    raise HarnessFault(f"{self.name} does not say where {topic} ends: {error}") from error
+                    raise HarnessFault(f"{self.name} does not say where {topic} begins and ends: {error}") from error
                 time.sleep(0.02)
 
     def _partitions(self, name: str) -> int:
@@ -362,6 +373,12 @@ class KafkaTap:
     def pass_over(self) -> None:
         ends = self._server.ends_by(self._topic, time.monotonic() + 30)
         self._begin = [ends[p] for p in range(self._partitions)]
+
+    def go_back(self, since_s: float) -> None:
+        """Instead of `pass_over`, of a topic that was trimmed since: begins with the first record that is still there. Raises
+        HarnessFault."""
+        begins = self._server.begins_by(self._topic, time.monotonic() + 30)
+        self._begin = [begins[p] for p in range(self._partitions)]
 
     def start(self) -> None:
         self._next = list(self._begin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -146,15 +147,16 @@ class PubSubTap:
     def __init__(self, hop: PubSubHop, server: PubSubServer, topic: str, run: str, now_ms: Callable[[], float]) -> None:
         assert hop.event_id is not None
         self.hop = hop.name
-        self._topic, self._now_ms = topic, now_ms
+        self._server, self._topic, self._now_ms = server, topic, now_ms
         self._publisher, self._subscriber = server.client()
+        self._keeps = self._subscribed = False
         self._subscription = f"projects/{PROJECT}/subscriptions/gauntlet-tap-{hop.name}-{run}"
         # The stubs beneath the client, for what is done all the time: a third of the processor time of `client.pull`.
         self._pull, self._acknowledge = self._subscriber.transport.pull, self._subscriber.transport.acknowledge
         self._messages = MessageLog(run, hop.event_id, hop.content, {"message_id": pl.String})
         self._ids: set[str] = set()
         self._bytes = 0
-        self._sentinel = threading.Event()
+        self._own, self._sentinel = uuid.uuid4().hex, threading.Event()
         self._stop = threading.Event()
         self._failures, self._failed_at = 0, 0.0
         self._error: str | None = None
@@ -171,13 +173,29 @@ class PubSubTap:
                 self._subscriber.delete_subscription(request={"subscription": self._subscription}, timeout=5)
 
     def pass_over(self) -> None:
-        """There is nothing to do: a new subscription gets only what is published after it was made."""
+        """A new subscription gets only what is published after it was made. It keeps that, so that one can `go_back`."""
+        self._keeps = True
+
+    def go_back(self, since_s: float) -> None:
+        """Instead of `pass_over`: begins with all that was published since then (epoch seconds), by the subscription of an earlier
+        tap of this run, which had been told to `pass_over` and is gone. Raises HarnessFault where that is not there."""
+        try:
+            self._server.seek(self._subscription, since_s)
+        except Exception as error:
+            raise HarnessFault(f"{self.hop} cannot be read again: {error}") from error
+        self._subscribed = True
 
     def start(self) -> None:
-        self._subscriber.create_subscription(
-            request={"name": self._subscription, "topic": self._topic, "ack_deadline_seconds": TAP_DEADLINE_S},
-            timeout=10,
-        )
+        if not self._subscribed:
+            self._subscriber.create_subscription(
+                request={
+                    "name": self._subscription,
+                    "topic": self._topic,
+                    "ack_deadline_seconds": TAP_DEADLINE_S,
+                    "retain_acked_messages": self._keeps,
+                },
+                timeout=10,
+            )
         self._thread.start()
 
     def _read(self) -> None:
@@ -210,7 +228,8 @@ class PubSubTap:
         for item in received:
             message = item.message
             if SENTINEL in message.attributes:
-                self._sentinel.set()
+                if message.attributes[SENTINEL] == self._own:  # and not that of a tap that is gone
+                    self._sentinel.set()
             elif message.message_id not in self._ids:
                 self._ids.add(message.message_id)
                 self._bytes += item.ByteSize()
@@ -233,7 +252,7 @@ class PubSubTap:
         reason = ""
         try:
             self._publisher.publish(
-                request={"topic": self._topic, "messages": [{"data": b"end", "attributes": {SENTINEL: "1"}}]},
+                request={"topic": self._topic, "messages": [{"data": b"end", "attributes": {SENTINEL: self._own}}]},
                 timeout=10,
             )
         except Exception as error:

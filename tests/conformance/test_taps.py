@@ -128,6 +128,20 @@ def test_a_kafka_tap_with_a_gap_is_not_certified(stack: Stack, run: str) -> None
     assert "partition 0" in result.reason or "did not reach the end" in result.reason
 
 
+def test_a_kafka_tap_that_goes_back_begins_where_the_topic_was_trimmed(stack: Stack, run: str) -> None:
+    """As the tap of a run did whose harness was killed: what was trimmed before it is not missed."""
+    server: Any = stack.servers["kafka"]
+    produce(stack, f"source-{run}", [record(run, i) for i in range(40)])
+    server.trim(f"source-{run}")
+    produce(stack, f"source-{run}", [record(run, i) for i in range(40, 140)])
+    tap = kafka_tap(stack, run)
+    tap.go_back(0.0)
+    tap.start()
+    result = tap.finish()
+    assert result.certified, result.reason
+    assert sorted(result.frame["sequence"].to_list()) == list(range(40, 140))
+
+
 def test_what_a_group_has_committed_is_known_by_partition(stack: Stack, run: str) -> None:
     """Also for one that has committed nothing, and for two who ask at once."""
     server: Any = stack.servers["kafka"]
@@ -208,6 +222,32 @@ def test_a_pubsub_tap_that_never_was_quiet_is_not_certified(stack: Stack, run: s
     result = tap.finish(timeout_s=1)
     assert not result.certified
     assert "never was quiet" in result.reason
+
+
+def test_a_pubsub_tap_that_goes_back_sees_what_one_before_it_had_acknowledged(stack: Stack, run: str) -> None:
+    """As that of a harness that was killed, which leaves its subscription."""
+    begin = time.time()
+    publish(stack, run, [record(run, 1_000)])
+    before = pubsub_tap(stack, run)
+    before.pass_over()
+    before.start()
+    publish(stack, run, [record(run, i) for i in range(300)])
+    wait(lambda: before.count() == 300)
+    before._stop.set()
+    before._thread.join()
+    publish(stack, run, [record(run, i) for i in range(300, 400)] + [record(run, 7)])
+    tap = pubsub_tap(stack, run)
+    tap.go_back(begin - 5)
+    tap.start()
+    result = tap.finish(timeout_s=40)
+    assert result.certified, result.reason
+    assert sorted(result.frame["sequence"].to_list()) == sorted([*range(400), 7]), "and not what was passed over"
+
+
+def test_a_pubsub_tap_cannot_go_back_where_none_was_before(stack: Stack, run: str) -> None:
+    tap = pubsub_tap(stack, run)
+    with pytest.raises(HarnessFault, match="cannot be read again"):
+        tap.go_back(time.time())
 
 
 def test_a_pubsub_tap_whose_subscription_is_gone_is_not_certified(stack: Stack, run: str) -> None:
