@@ -15,11 +15,16 @@ class FaultsEffective:
     nothing. A guard: inconclusive, never a violation. The proof is the fault's own (`faults.evidence`). One that the
     scenario allows to find its target idle (`even_if_idle`) must only have been injected.
 
+    watched      False: nobody watched them, since the harness was killed meanwhile. Then nothing is claimed of them, and
+                 nothing may be.
+
     Figures: scheduled, injected, bit
     Examples: fault, target, start_s (after the load's start), reason, and the figures of the proof, for each that did
     not bite; `allowed` where the scenario allows that
     Cost: that of the proofs.
     """
+
+    watched: bool = True
 
     name: ClassVar[str] = "faults_effective"
 
@@ -30,6 +35,13 @@ class FaultsEffective:
     def check(self, run: SavedRun) -> Finding:
         schedule = run.meta["schedule"]
         windows = run.faults()
+        if not self.watched:
+            unclaimed = (
+                f"nothing is claimed of {counted_noun(len(schedule), 'fault')}: the harness was killed meanwhile"
+            )
+            return finding(
+                self.name, [], unclaimed, {"scheduled": len(schedule), "injected": len(windows), "bit": None}
+            )
         parts: list[Part] = []
         examples: list[dict[str, Any]] = []
         for index, planned in enumerate(schedule):

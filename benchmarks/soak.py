@@ -95,11 +95,14 @@ def unsound(verdict: dict[str, Any]) -> list[str]:
     numbers = [c["number"] for c in verdict["cycles"] if c["verdict"] != "inconclusive"]
     if numbers != list(range(1, len(numbers) + 1)):
         found.append(f"not every cycle was judged once: {numbers}")
-    if len(verdict["cut"]) != len(KILLED_IN) or not verdict["unjudged"]["cut_off"]:
+    acked = [cut["events"]["acked"] for cut in verdict["cut"]]
+    if len(acked) != len(KILLED_IN) or not all(acked):
         found.append(f"the harness was not killed in the midst of {len(KILLED_IN)} cycles: {verdict['cut']}")
+    if verdict["unjudged"]["cut_off"]:
+        found.append(f"of what was cut off not all was judged: {[cut['why'] for cut in verdict['cut']]}")
     if not verdict["findings"][0]["figures"]["claimed"]:
         found.append("there are too few cycles to claim anything of trends")
-    each = [c["events"]["acked"] for c in verdict["cycles"] if c["verdict"] != "inconclusive"]
+    each = acked + [c["events"]["acked"] for c in verdict["cycles"] if c["verdict"] != "inconclusive"]
     if sum(each) != verdict["events"]["acked"]:
         found.append(f"{verdict['events']['acked']} events are told, {sum(each)} were judged")
     return found
@@ -112,15 +115,15 @@ def table(verdict: dict[str, Any]) -> str:
         if one["first"] is not None:
             lines.append(f"| {one['measure']} | {one['first']:.1f} | {one['last']:.1f} | {_grows(one)} |")
     on = verdict["machine"]
-    cycles, unjudged = len(verdict["cycles"]), verdict["unjudged"]
+    cycles, cut = len(verdict["cycles"]), sum(one["events"]["acked"] for one in verdict["cut"])
     return "\n".join(
         [
             *lines,
             "",
             f"{verdict['events']['acked']:,} events acknowledged and judged in {cycles} cycles of "
             f"{verdict['asked']['cycle_seconds']:g} s of load under {verdict['faults']} faults, "
-            f"{verdict['hours'] * 60:.0f} minutes in all; the harness was killed twice in the midst of one, and of the "
-            f"{unjudged['cut_off']:,} events that were acknowledged there nothing is claimed.  ",
+            f"{verdict['hours'] * 60:.0f} minutes in all; the harness was killed twice in the midst of one, and the "
+            f"{cut:,} events that were acknowledged there are among them.  ",
             f"Machine: {on['cores']} cores ({on['processor']}), {on['memory_gib']} GiB, {on['system']}, "
             f"Python {on['python']}, load average before {on['load_before']}.",
         ]

@@ -66,7 +66,8 @@ exit status:
 
 Its folder has soak.json, a line for each cycle, written after each; at the end verdict.json, report.html and junit.xml; and the
 run folders of the last cycles and of those that did not pass. `gauntlet check` and `gauntlet report` take it as they take
-each of those. --resume goes on after a crash with the cycle that was cut off.
+each of those. --resume goes on after a crash with the cycle that was cut off. As processes, the pipeline of a soak that was
+killed goes on for five minutes: resumed by then, the events of that cycle are judged first.
 
   gauntlet soak --hours 8                   overnight
   gauntlet soak --hours 0.5 --rate 4000     half an hour, denser
@@ -348,7 +349,8 @@ def _soak(args: argparse.Namespace) -> int:
     from harness.run_folder import new_folder
     from harness.session import Session
     from harness.soak.answers import write_answers
-    from harness.soak.cycles import Asked, Soak, State, scenario_of
+    from harness.soak.cycles import Soak, scenario_of
+    from harness.soak.state import Asked, State
 
     if args.resume is not None:
         folder = _folder(args.resume).resolve()
@@ -366,7 +368,8 @@ def _soak(args: argparse.Namespace) -> int:
         _check_out(args.out)
         folder = new_folder(args.out, "soak")[0].resolve()
     with Session(asked.backend, forgets=True) as session:
-        session.prepare(chosen)
+        if args.resume is None:  # else what is still at work comes first
+            session.prepare(chosen)
         print(f"soak: {asked.hours:g} h in {folder}", file=sys.stderr)
         with SoakView(state) as view:
             verdict = Soak(scenario, state, folder, session, view.tell, [view.on]).run()

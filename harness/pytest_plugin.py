@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.run import Outcome
     from harness.scenario import Scenario, SideBySide
     from harness.session import Session
-    from harness.soak.cycles import Asked
+    from harness.soak.state import Asked
     from harness.topology import Pipeline
     from load.profiles import Steady
 
@@ -183,7 +183,7 @@ class Gauntlet:
         """A soak of --gauntlet-soak-hours: cycle after cycle under random faults, each held to these assertions (those of
         every pipeline if none are given). `check()` on the result fails the test if a cycle did not pass, or a measure grows."""
         from harness.catalog import claims
-        from harness.soak.cycles import Asked
+        from harness.soak.state import Asked
 
         asked = Asked(
             self._name,
@@ -306,7 +306,8 @@ class CheckableSoak:
     ) -> None:
         from harness.run_folder import new_folder
         from harness.soak.answers import write_answers
-        from harness.soak.cycles import Soak, State, scenario_of
+        from harness.soak.cycles import Soak, scenario_of
+        from harness.soak.state import State
 
         self.checked = False
         scenario = scenario_of(asked, pipeline, assertions)

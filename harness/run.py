@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,15 +26,18 @@ from assertions import attribution
 from assertions.base import Assertion
 from assertions.judge import judge
 from harness import draining, versions, warehouse
-from harness.backends.base import Child, Exit, Launch
+from harness.backends.base import Child, Exit, Launch, OnExit
 from harness.backends.process import Processes
 from harness.compare.versions import second_name, version_of, worker_in
 from harness.errors import BackendGone, HarnessFault, NothingArrives, last_lines
 from harness.history import History, Listener
 from harness.injection import Injection, InVersion, LiveSystem
+from harness.run_folder import read_json
 from harness.sampling import AskCommitted, Sampler
 from harness.scenario import Scenario
 from harness.services.base import SinkResult, SinkTap, Tap, TapResult
+from harness.services.kafka import KafkaTap
+from harness.services.pubsub import PubSubTap
 from harness.stack import Stack
 from harness.store import RunFolder, SavedRun
 from harness.supervisor import Supervisor
@@ -44,6 +48,8 @@ from harness.watching import Watch
 WARM_UP_WITHIN_S = 60.0
 #: The load starts this long after it was told to, so that its process is awake at its first due time.
 LEAD_S = 0.2
+#: Messages that are read again are asked for from this long before the first one was sent: the clock of a server is another one.
+BEFORE_WARM_UP_S = 5.0
 #: How long the load may go on after its last event was due, before the run goes on without it.
 LOAD_GRACE_S = 90.0
 BATCH_WITHIN_S = 300.0
@@ -118,6 +124,9 @@ class Run:
             self.load()
         with self.stage("heal"):
             self.heal()
+        return self._drain_to_store()
+
+    def _drain_to_store(self) -> Outcome:
         with self.stage("drain"):
             self.drain()
         with self.stage("collect"):
@@ -127,6 +136,36 @@ class Run:
         with self.stage("store"):
             self.store(verdict)
         return Outcome(verdict, self.folder.path)
+
+    def carry_on(self, assertions: Sequence[Assertion], load: Child | None) -> Outcome:
+        """Of a run whose harness was killed in the middle of it, and whose pipeline and load went on: from the load's end to
+        store. Nobody watched what happened meanwhile, so nothing but events can be judged. `load`: its process, if it has not
+        ended. Raises HarnessFault where a hop cannot be read again."""
+        named = [{"assertion": a.name, "params": a.params()} for a in assertions]
+        note = "the harness was killed in the middle of this run; the next one judged the events that were acknowledged"
+        self.meta = read_json(self.folder.run_json)
+        self.meta |= {"assertions": named, "notes": [*self.meta["notes"], note]}
+        self.folder.write_json("run.json", self.meta)
+        self.log_offsets = {}
+        with self.stage("load"):
+            for hop in self.pipeline.hops:
+                self._start_tap_again(hop)
+            self.sampler.start()
+            self.watch.start()
+            self._wait_for_the_end_of(load)
+        return self._drain_to_store()
+
+    def _wait_for_the_end_of(self, load: Child | None) -> None:
+        end = time.monotonic() + self.scenario.load.seconds + LOAD_GRACE_S
+        while load is not None and self.processes.ended(load.pid) is None:
+            self.stack.check()
+            if time.monotonic() > end:
+                self.history.add("error", text="the load did not end; it is stopped")
+                self.processes.stop([load.pid], 10)
+            time.sleep(0.05)
+        status = self.folder.path / "load" / "status.jsonl"
+        told = SavedRun.open_unsealed(self.folder.path).of_kind("load")
+        self._tell_load(status, _lines_until(status, told[-1]["t"] if told else 0.0))
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -251,13 +290,35 @@ class Run:
         if self.deployed is not None:
             if isinstance(tap, SinkTap):
                 tap.pass_over(self.deployed.held.get(hop.name))
+                tap.before.write_parquet(self.folder.before(hop.name))
             else:
                 tap.pass_over()
         tap.start()
         self.taps[hop.name] = tap
 
+    def _start_tap_again(self, hop: Hop) -> None:
+        """Of a run whose harness was killed: it reads once more all that came since the run began."""
+        tap = self.stack.tap(self.pipeline, hop, self.names, self.tag, self.history.clock.now)
+        if isinstance(tap, SinkTap):
+            tap.pass_over(pl.read_parquet(self.folder.before(hop.name)))
+        elif isinstance(tap, KafkaTap | PubSubTap):
+            tap.go_back(self.meta["load"]["warmup_t0_ms"] / 1000 - BEFORE_WARM_UP_S)
+        tap.start()
+        self.taps[hop.name] = tap
+
     def _start_worker(self, instance: str, worker: Worker) -> None:
         self.supervisor.start(instance, *self._launch(instance, worker, instance))
+
+    def take_over_workers(self) -> None:
+        """Becomes the supervisor of workers that outlived another harness, in its deployment's folder; those that have ended
+        are started again."""
+        living = dict(self.processes.living())
+        for instance, worker in self.pipeline.instances().items():
+            launch, command, log = self._launch(instance, worker, instance)
+            if log in living:
+                self.processes.signal(living[log].pid, signal.SIGCONT)
+                launch = _joining(living[log], self.processes, launch)
+            self.supervisor.start(instance, launch, command, log)
 
     def _in_version(self, instance: str, to: Mapping[str, Any] | None) -> InVersion:
         """A process of a worker beside the one that it has. That of another version has a name of its own, or it would take
@@ -570,6 +631,19 @@ class Run:
             self.processes.stop([self.load_child.pid], 3)
 
 
+def _joining(child: Child, processes: Processes, launch: Launch) -> Launch:
+    """What starts a worker that runs already: the first time it only joins it."""
+    running = [child]
+
+    def start(on_exit: OnExit) -> Child:
+        if not running:
+            return launch(on_exit)
+        processes.watch(child.pid, on_exit)
+        return running.pop()
+
+    return start
+
+
 def each(*steps: Callable[[], object]) -> None:
     """Does one after the other; what fails must not keep the rest from being done."""
     for step in steps:
@@ -594,6 +668,12 @@ def _last_state(status: Path) -> str | None:
     with contextlib.suppress(OSError, json.JSONDecodeError, IndexError):
         return str(json.loads(status.read_text().splitlines()[-1])["state"])
     return None
+
+
+def _lines_until(status: Path, t: float) -> int:
+    """How many lines of the load's status were written until then."""
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(json.loads(line).get("t", 0.0) <= t for line in lines)
 
 
 def execute(

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.backends import Backend, Backends
+from harness.backends import Backend, Backends, ProcessBackend
+from harness.backends.local_site import Outlived
 from harness.backends.process import Processes
+from harness.errors import HarnessFault
 from harness.history import Listener
 from harness.run import Outcome, execute
 from harness.scenario import Scenario
@@ -72,6 +74,23 @@ class Session:
     def stack(self, pipeline: Pipeline) -> Stack:
         """The stack of a pipeline's shape, with every service ready: for tests of services and faults themselves."""
         stack = self._stack_for(pipeline, lambda kind, **fields: None)
+        for ready in stack.ready.values():
+            ready.result(120)
+        return stack
+
+    def take_over(self, pipeline: Pipeline, temp: Path, outlived: Outlived) -> Stack:
+        """The stack of a harness that was killed, whose processes outlived it, with every service ready. To be called before
+        anything else. Raises HarnessFault where it is there no more; whatever is left of it then ends with this session."""
+        self._processes = Processes(temp)
+        backend = self.prepare(pipeline)
+        if not isinstance(backend, ProcessBackend):
+            raise HarnessFault(f"what is still at work are processes, and it is to go on {backend.where}")
+        site = backend.site(pipeline, outlived)
+        stack = Stack(pipeline, site)
+        self._stacks[self._key(pipeline)] = stack
+        logs = site.folder / "logs"
+        living = {log.stem: child for log, child in self._processes.living() if log.parent == logs}
+        stack.take_over(lambda kind, **fields: None, living, self._processes.watch)
         for ready in stack.ready.values():
             ready.result(120)
         return stack

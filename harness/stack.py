@@ -15,10 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.backends.base import Child, Exit, Site
+from harness.backends.base import Child, Exit, OnExit, Site
 from harness.backends.leftovers import Leftovers
 from harness.errors import HarnessFault, StartFailed, last_lines
 from harness.services import bigquery, bigtable, files, hdfs, http, kafka, pubsub, redis, sqlite
@@ -74,7 +75,6 @@ class Stack:
         self._asked: set[int] = set()
         self._children: dict[str, tuple[Child, str]] = {}
         self._lock = threading.Lock()
-        (site.folder / "logs").mkdir(parents=True)
         self.servers: dict[str, Server] = {}
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="stack")
         self.ready: dict[str, Future[None]] = {}
@@ -111,6 +111,7 @@ class Stack:
     def start(self, tell: Tell) -> None:
         """Starts everything side by side and returns at once; `ready[service]` is done when that one answers."""
         self._tell = tell
+        (self.site.folder / "logs").mkdir(parents=True)
         child = self.site.start_toxiproxy(self._log("toxiproxy"), lambda e: self._exited("toxiproxy", e))
         self._started("toxiproxy", child, self.site.version("toxiproxy"))
         self.servers = {service.name: self._server(service) for service in self._services}
@@ -121,6 +122,36 @@ class Stack:
         proxies = self._pool.submit(self._make_proxies)
         for name in self.servers:
             self.ready[name] = self._pool.submit(self._start_server, name, proxies)
+
+    def take_over(self, tell: Tell, living: Mapping[str, Child], watch: Callable[[int, OnExit], None]) -> None:
+        """As `start`, of services that run already: those of a harness that was killed. Whatever it had broken is healed.
+
+        `living`: their processes by name; `watch`: how to be told of a process's end. A process that was killed is started again.
+        Raises HarnessFault where one has ended that does not survive that.
+        """
+        self._tell = tell
+        self.servers = {service.name: self._server(service) for service in self._services}
+        ports = {instance: self.site.port(instance, "serves") for instance in self._serving}
+        self.served = {instance: (port.bind, self.site.direct(instance, port)) for instance, port in ports.items()}
+        of_whom = {"toxiproxy": "", **{p: s.name for s in self._services for p in s.processes()}}
+        kept = {p for s in self._services if s.durable for p in s.processes()}
+        if lost := [process for process in of_whom if process not in living and process not in kept]:
+            raise HarnessFault(f"{', '.join(lost)} ended, and what was in it is lost")
+        for process, name in of_whom.items():
+            if process in living:
+                child = living[process]
+                self.site.children.signal(child.pid, signal.SIGCONT)
+                watch(child.pid, partial(self._exited, process))
+                if name:
+                    self.servers[name].children[process] = child
+                self._started(process, child, self.version(name) if name else self.site.version(process))
+        self.toxiproxy.reset()
+        for process, name in of_whom.items():
+            if process not in living:
+                self.servers[name].start(process)
+                self._started(process, self.servers[name].children[process], self.version(name))
+        for name, server in self.servers.items():
+            self.ready[name] = self._pool.submit(server.wait_until_ready)
 
     def listen(self, tell: Tell) -> None:
         """From now on, events of the services go to another run; it is told of those that are up."""

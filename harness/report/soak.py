@@ -100,7 +100,7 @@ def _sections(folder: Path, verdict: Object) -> Iterator[Section]:
     yield Section("trends", "Measure by measure", Markup(macros().stacked(plots)))
     yield Section("cycles", "Cycle by cycle", Markup(macros().grid(_cycles(folder, verdict["cycles"]))))
     if verdict["cut"]:
-        yield Section("cut", "Cut off", Markup(macros().grid(_cut(verdict["cut"]))))
+        yield Section("cut", "Cut off", Markup(macros().grid(_cut(folder, verdict["cut"]))))
     about = {
         "facts": [("Pipeline", verdict["pipeline"]), ("Seed", verdict["seed"]), ("Hours", f"{verdict['hours']:.2f}")],
         "about": "",
@@ -147,17 +147,22 @@ def _cycles(folder: Path, cycles: list[Object]) -> Table:
     return Table("Those that did not pass first, then the newest", heads, rows, more)
 
 
-def _cut(cut: list[Object]) -> Table:
-    rows = [[Path(one["run"]).name, f"{one['events']['acked']:,}"] for one in cut]
-    caption = "Cycles that ended with the harness: nothing is claimed of their events"
-    return Table(caption, [Head("Run"), Head("Acknowledged", True)], rows)
+def _cut(folder: Path, cut: list[Object]) -> Table:
+    rows = []
+    for one in cut:
+        violated = f": {', '.join(one['violated'])}" if one.get("violated") else ""
+        unsaid = f"not judged: {words.clean(one['why'])}" if one.get("why") else "not judged"
+        told = f"{words.word(one['verdict'])}{violated}" if one.get("verdict") else unsaid
+        rows.append([_link(folder, one["run"], gone=""), told, f"{one['events']['acked']:,}"])
+    caption = "Cycles in the middle of which the harness ended: of those that are not judged nothing is claimed"
+    return Table(caption, [Head("Run"), Head("Its events"), Head("Acknowledged", True)], rows)
 
 
-def _link(folder: Path, run: str) -> str:
-    """To the report of a run that is still there."""
+def _link(folder: Path, run: str, gone: str = "not kept") -> str:
+    """To the report of a run that is still there; else what is told of one that is `gone`, or its name."""
     name = Path(run).name
     if not (folder / "cycles" / name / "report.html").is_file():
-        return "not kept"
+        return gone or name
     return Markup('<a href="cycles/{}/report.html">{}</a>').format(name, name)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.soak.cycles import State
+from harness.soak.state import State
 
 
 class SoakView:
@@ -72,7 +72,7 @@ class SoakView:
             f"{_hours(left)} left" if left > 0 else "the last one",
             f"{events:,} events, {faults} faults",
         ]
-        bad = sum(cycle.verdict != "pass" for cycle in cycles)
+        bad = sum(c.verdict != "pass" for c in cycles) + sum(c.verdict == "violation" for c in self._state.cut)
         parts += [f"{bad} cycles did not pass"] if bad else []
         memory = _most_memory(self._state)
         parts += [memory] if memory else []

@@ -10,7 +10,8 @@ from assertions.judge import judge
 from harness.report.junit import write_junit
 from harness.report.soak import write_page
 from harness.run_folder import DamagedRun, UnfinishedRun, write_json
-from harness.soak.cycles import Cycle, State, summary
+from harness.soak.books import summary
+from harness.soak.state import Cut, Cycle, State
 from harness.store import SavedRun
 
 
@@ -30,18 +31,21 @@ def judge_again(folder: Path) -> dict[str, Any]:
             f"Go on with it: gauntlet soak --resume {folder}"
         )
     for cycle in state.cycles:
-        _compare(folder, cycle)
+        _compare(folder, cycle, f"cycle {cycle.number}")
+    for cut in state.cut:
+        if cut.verdict:
+            _compare(folder, cut, "what was cut off")
     return summary(state, folder)
 
 
-def _compare(folder: Path, cycle: Cycle) -> None:
-    run = folder / "cycles" / Path(cycle.run).name  # where it is now: a soak's folder may have been moved
+def _compare(folder: Path, line: Cycle | Cut, named: str) -> None:
+    run = folder / "cycles" / Path(line.run).name  # where it is now: a soak's folder may have been moved
     if not (run / "manifest.json").is_file():
         return
     found = judge(SavedRun.load(run))
-    if (found["verdict"], found["events"]) != (cycle.verdict, cycle.events):
+    if (found["verdict"], found["events"]) != (line.verdict, line.events):
         raise DamagedRun(
-            f"{folder / 'soak.json'}: says of cycle {cycle.number} {cycle.verdict} and {cycle.events}, but its run {run.name} "
+            f"{folder / 'soak.json'}: says of {named} {line.verdict} and {line.events}, but its run {run.name} "
             f"shows {found['verdict']} and {found['events']}."
         )
 
@@ -60,7 +64,7 @@ def write_answers(folder: Path, verdict: Mapping[str, Any]) -> None:
 
 
 def _for_junit(verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with a finding for each cycle, of its last attempt."""
+    """The same with a finding for each cycle, of its last attempt, and for what was cut off and judged."""
     last = {cycle["number"]: cycle for cycle in verdict["cycles"]}
     found = [
         {
@@ -72,5 +76,16 @@ def _for_junit(verdict: Mapping[str, Any]) -> dict[str, Any]:
             "examples": [{"run": cycle["run"]}],
         }
         for number, cycle in last.items()
+    ]
+    found += [
+        {
+            "assertion": f"what was cut off in {Path(cut['run']).name}",
+            "verdict": cut["verdict"],
+            "summary": f"{cut['events'].get('acked', 0):,} events; nothing is claimed of faults and times",
+            "figures": {},
+            "examples": [{"run": cut["run"]}],
+        }
+        for cut in verdict["cut"]
+        if cut["verdict"]
     ]
     return {**verdict, "run": verdict["soak"], "faults": [], "findings": [*verdict["findings"], *found]}

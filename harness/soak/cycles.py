@@ -6,21 +6,22 @@ events made of it, and whatever is counted later of an older event shows as too 
 the records of the topics, old rows of the sink, and the run folders of cycles that passed, but for their line in
 soak.json and the last few. So memory and disk are the same after a night as after an hour.
 
-`soak.json` is written whole after every cycle. A soak that was killed goes on (`go_on`) with the cycle that was cut off, from
-its beginning, on a pipeline that is deployed anew, because the emulators keep nothing; the cut attempt keeps its folder.
+`soak.json` is written whole after every cycle. A soak that was killed goes on with the cycle that was cut off, from its
+beginning. As processes its pipeline and load outlive it for a while (`outlived`): then they are taken over, and the events of
+the cut attempt are judged first. Else the pipeline is deployed anew, because the emulators keep nothing, and of the events of
+the cut attempt nothing is claimed. Either way the cut attempt keeps its folder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import random
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,124 +29,32 @@ from typing import Any
 import polars as pl
 import psutil
 
-from assertions.base import Assertion, worst
+from assertions.base import Assertion
+from assertions.faults_effective import FaultsEffective
+from assertions.load_delivered import LoadDelivered
 from faults import random_schedule
 from harness.backends import Backend
+from harness.backends.local_site import LocalSite
+from harness.errors import HarnessFault
 from harness.history import History, Listener
 from harness.ledger import Ledger, ledgers
 from harness.run import Deployed, Outcome, Run, each
-from harness.run_folder import RunFolder, read_json, write_whole
+from harness.run_folder import RunFolder, read_json
 from harness.scenario import Scenario
 from harness.services.base import less, summed
 from harness.session import Session
-from harness.soak.drift import LEAST_CYCLES, Drift, drift, drift_in_a_life
+from harness.soak.books import summary
+from harness.soak.outlived import LINGERS_S, Deployment, forget, under_way
+from harness.soak.state import NO_EVENTS, Asked, Cut, Cycle, State
 from harness.stack import Stack
-from harness.topology import Pipeline, UsageError
+from harness.topology import Pipeline
 from load.profiles import Steady
 
 #: Run folders of cycles that passed are kept until so many newer ones have passed, too.
 KEPT = 2
-#: A cycle that could not say is tried so often in all.
-ATTEMPTS = 2
 #: Rows of a sink are dropped, between two cycles, when their window ended so long ago: no event that is still to come is
 #: older than 75 s (`load.plan`). Whatever is there is read again and again by the sink's tap.
 ROWS_FOR_S = 90.0
-#: Drift is judged in a soak of so many cycles or more.
-ENOUGH_CYCLES = math.ceil(LEAST_CYCLES / 0.75)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What was asked for. `hours` of cycles of `cycle_s` seconds of load each; `stop`: at the first violation."""
-
-    scenario: str
-    pipeline: str
-    backend: str
-    seed: int
-    hours: float
-    cycle_s: float
-    rate: int
-    stop: bool = False
-
-    def check(self) -> Asked:
-        if not self.hours > 0:
-            raise UsageError(f"A soak lasts longer than {self.hours:g} hours.")
-        if not self.cycle_s >= 10:
-            raise UsageError(f"A cycle of {self.cycle_s:g} s has no room for faults: take 10 s or more.")
-        return self
-
-
-@dataclass
-class Cycle:
-    """What is kept of a cycle. `figures`: of the run, for the trends; None where it was not measured. `lives`: when the process
-    of each worker that was there at the end had begun, epoch seconds. `judged`: how many of its acknowledged events were found in
-    the source log, and judged; None where that could not be settled."""
-
-    number: int
-    attempt: int
-    seed: int
-    verdict: str
-    run: str
-    events: dict[str, int]
-    faults: int
-    figures: dict[str, float | None]
-    violated: list[str] = field(default_factory=list)
-    lives: dict[str, float] = field(default_factory=dict)
-    judged: int | None = None
-
-
-@dataclass
-class Cut:
-    """A cycle that was cut off when the harness ended: its run folder, and its events, of which nothing is claimed."""
-
-    run: str
-    events: dict[str, int]
-
-
-@dataclass
-class State:
-    """All that a soak knows of itself; `soak.json`. `spent_s`: how long it has run so far, over all attempts."""
-
-    asked: Asked
-    cycles: list[Cycle] = field(default_factory=list)
-    spent_s: float = 0.0
-    cut: list[Cut] = field(default_factory=list)
-
-    def save(self, folder: Path) -> None:
-        write_whole(folder / "soak.json", (json.dumps(asdict(self), indent=1) + "\n").encode())
-
-    @classmethod
-    def load(cls, folder: Path) -> State:
-        """Raises UsageError where there is no soak, DamagedRun where it cannot be read."""
-        if not (folder / "soak.json").is_file():
-            raise UsageError(f"{folder} is no soak: it has no soak.json.")
-        saved = read_json(folder / "soak.json")
-        cycles = [Cycle(**cycle) for cycle in saved["cycles"]]
-        cut = [Cut(**cut) for cut in saved["cut"]]
-        return cls(Asked(**saved["asked"]), cycles, saved["spent_s"], cut)
-
-    @property
-    def judged(self) -> list[Cycle]:
-        """The last attempt of each cycle."""
-        return list({cycle.number: cycle for cycle in self.cycles}.values())
-
-    def runs(self) -> list[str]:
-        """The run folders of all attempts, those that were cut off too."""
-        return [cycle.run for cycle in self.cycles] + [cut.run for cut in self.cut]
-
-    def next(self) -> tuple[int, int]:
-        """(number, attempt) of the cycle that comes next."""
-        last = self.cycles[-1] if self.cycles else None
-        if last is None:
-            return 1, 1
-        if last.verdict == "inconclusive" and last.attempt < ATTEMPTS:
-            return last.number, last.attempt + 1
-        return last.number + 1, 1
-
-    def over(self) -> bool:
-        if self.asked.stop and any(cycle.verdict == "violation" for cycle in self.cycles):
-            return True
-        return bool(self.cycles) and self.spent_s >= self.asked.hours * 3600 and self.next()[1] == 1
 
 
 def scenario_of(asked: Asked, pipeline: Pipeline, claims: Sequence[Assertion]) -> Scenario:
@@ -179,11 +88,18 @@ class Soak:
         self._held: dict[str, pl.DataFrame] = {}
 
     def run(self) -> dict[str, Any]:
-        """Cycles until the time is over; the soak's verdict. What was done is in soak.json, whatever way it ends."""
-        backend = self.session.prepare(self.scenario.pipeline)
-        self._note_cut()
+        """Cycles until the time is over; the soak's verdict. What was done is in soak.json, whatever way it ends. Raises UsageError
+        where it is under way already."""
+        with under_way(self.folder):
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
+        deployment = Deployment.left_in(self.folder)
+        taken = self._take_over(deployment) if deployment is not None else None
+        self._note_cut("its pipeline had ended" if taken is None else "")
         begin, before = time.monotonic(), self.state.spent_s
-        with self._deployed(backend) as (stack, deployed):
+        with self._deployed(taken) as (stack, deployed):
+            backend = self.session.prepare(self.scenario.pipeline)
             while not self.state.over():
                 number, attempt = self.state.next()
                 outcome = self._cycle(number, attempt, backend, stack, deployed)
@@ -194,34 +110,116 @@ class Soak:
                 self._drop_what_is_behind(stack, deployed)
         return summary(self.state, self.folder)
 
-    def _note_cut(self) -> None:
-        """Cycles that an earlier harness left unfinished, or finished and had no time to write down."""
+    def _unknown(self) -> list[Path]:
+        """Run folders of which soak.json does not tell: an earlier harness left them unfinished, or had no time to write them
+        down."""
         # By their names: a soak's folder may have been moved.
         known = {Path(one).name for one in self.state.runs()}
-        for path in sorted((self.folder / "cycles").glob("*")):
-            if path.name not in known:
-                found = ledgers(RunFolder(path).ledger)
-                self.state.cut.append(Cut(str(path), Ledger.read(*found).totals() if found else dict(_NO_EVENTS)))
+        return [path for path in sorted((self.folder / "cycles").glob("*")) if path.name not in known]
+
+    def _note_cut(self, why: str) -> None:
+        """Cycles that an earlier harness left behind. One that it had judged stands as it was judged."""
+        for path in self._unknown():
+            cut = _cut_off(path)
+            if not cut.verdict:
+                cut.why = cut.why or why
+            self.state.cut.append(cut)
         self.state.save(self.folder)
 
     @contextlib.contextmanager
-    def _deployed(self, backend: Backend) -> Any:
-        """The pipeline at work, and ended at last."""
-        folder = RunFolder.create(self.folder / "deployments", "soak")
-        history = History(folder.history)
-        stack = self.session.stack(self.scenario.pipeline)
-        base = Run(self.scenario.with_(faults=(), random=None), stack, self.session.processes, folder, history)
+    def _deployed(self, taken: tuple[Stack, Run] | None) -> Any:
+        """The pipeline at work, which ends with this: `taken`, or one that is deployed now."""
+        stack, base = taken or self._deploy()
         try:
-            base.deploy_workers(lambda hop: None)
+            if taken is None:
+                base.deploy_workers(lambda hop: None)
+            site = stack.site
+            if isinstance(site, LocalSite) and not site.existing:
+                self._let_it_outlive(base, site)
             yield stack, Deployed(base.names, base.supervisor)
         finally:
-            base.clean_up()
-            history.close()
+            forget(self.folder)
+            each(lambda: self.session.processes.outlive(0), base.clean_up, base.history.close)
 
-    def _cycle(self, number: int, attempt: int, backend: Backend, stack: Stack, deployed: Deployed) -> Outcome:
+    def _let_it_outlive(self, base: Run, site: LocalSite) -> None:
+        processes = self.session.processes
+        Deployment(str(processes.temp), str(base.folder.path), site.to_be_outlived()).keep(self.folder)
+        try:
+            processes.outlive(LINGERS_S, f"{site.toxiproxy.host}:{site.toxiproxy.port}")
+        except HarnessFault as error:
+            forget(self.folder)
+            self.tell(f"should this process be killed, nothing can be judged of the cycle under way: {error}")
+
+    def _deploy(self) -> tuple[Stack, Run]:
+        self.session.prepare(self.scenario.pipeline)
+        return self._base(
+            self.session.stack(self.scenario.pipeline), RunFolder.create(self.folder / "deployments", "soak")
+        )
+
+    def _base(self, stack: Stack, folder: RunFolder) -> tuple[Stack, Run]:
+        """The run that is no run: it has the workers, and no load."""
+        scenario = self.scenario.with_(faults=(), random=None)
+        return stack, Run(scenario, stack, self.session.processes, folder, History(folder.history))
+
+    def _take_over(self, left: Deployment) -> tuple[Stack, Run] | None:
+        """The pipeline that outlived another harness, with the cycle judged that was cut off; None where that cannot be, and
+        nothing of it is left then."""
+        base: Run | None = None
+        try:
+            stack = self.session.take_over(self.scenario.pipeline, Path(left.temp), left.site)
+            cut = [path for path in self._unknown() if _began(path)]
+            if len(cut) != 1:
+                raise HarnessFault("no load was under way")
+            self.tell(f"the pipeline is still at work; what was cut off is judged: {cut[0].name}")
+            folder = Path(left.run)
+            stack, base = self._base(stack, RunFolder(folder, folder.name.rpartition("-")[2]))
+            base.take_over_workers()
+            self._judge_cut(cut[0], stack, base)
+            return stack, base
+        except Exception as error:  # whatever it is, the soak goes on: of those events nothing is claimed then
+            why = str(error)
+            self.tell(f"the pipeline is deployed anew: {why}")
+        if base is not None:
+            each(base.clean_up, base.history.close)
+        self.session.close()
+        forget(self.folder)
+        self._note_cut(why)
+        return None
+
+    def _judge_cut(self, path: Path, stack: Stack, base: Run) -> None:
+        """Judges the events of a cycle in the middle of which its harness was killed."""
+        backend = self.session.prepare(self.scenario.pipeline)
+        scenario, meta = self._scenario(self.state.next()[0], backend), read_json(path / "run.json")
+        if (meta["seed"], meta["run"]) != (scenario.seed, path.name.rpartition("-")[2]):
+            raise HarnessFault(f"{path.name} is not the cycle that comes next")
+        folder = RunFolder(path, meta["run"])
+        history = History(folder.history)
+        for listener in self._listeners:
+            history.listen(listener)
+        stack.listen(history.add)
+        deployed = Deployed(base.names, base.supervisor)
+        run = Run(scenario, stack, self.session.processes, folder, history, deployed)
+        try:
+            of_cycle = {log: child for log, child in self.session.processes.living() if log.parent == folder.logs}
+            load = of_cycle.pop(folder.load_log, None)
+            self.session.processes.stop([child.pid for child in of_cycle.values()])  # its batch truth, say
+            run.carry_on(_of_events(scenario), load)
+            self._held = run.held()
+        finally:
+            run.clean_up()
+            history.close()
+        self.state.cut.append(_cut_off(path))
+        self.state.save(self.folder)
+        self.tell(_line_of_cut(self.state.cut[-1]))
+        self._drop_what_is_behind(stack, deployed)
+
+    def _scenario(self, number: int, backend: Backend) -> Scenario:
         pipeline = self.scenario.pipeline
         scenario = self.scenario.with_(name=f"cycle-{number:05d}", seed=seed_of(self.state.asked.seed, number))
-        scenario = scenario.drawn(backend.name, lambda fault: backend.refuses(fault, pipeline)).validate()
+        return scenario.drawn(backend.name, lambda fault: backend.refuses(fault, pipeline)).validate()
+
+    def _cycle(self, number: int, attempt: int, backend: Backend, stack: Stack, deployed: Deployed) -> Outcome:
+        scenario = self._scenario(number, backend)
         folder = RunFolder.create(self.folder / "cycles", scenario.name)
         history = History(folder.history)
         for listener in self._listeners:
@@ -295,6 +293,41 @@ class Soak:
         each(*(partial(os.truncate, log, 0) for log in logs))
 
 
+def _began(path: Path) -> bool:
+    """Whether the load of a run had begun that its harness did not end."""
+    return (path / "load" / "go.json").is_file() and not (path / "manifest.json").exists()
+
+
+def _cut_off(path: Path) -> Cut:
+    """What is known of a run that a harness left behind: its verdict too, where it was judged as far as one can say."""
+    found = ledgers(RunFolder(path).ledger)
+    cut = Cut(str(path), Ledger.read(*found).totals() if found else dict(NO_EVENTS))
+    if (path / "manifest.json").is_file():
+        verdict = read_json(path / "verdict.json")
+        if verdict["verdict"] == "inconclusive":
+            cut.why = "; ".join(f["summary"] for f in verdict["findings"] if f["verdict"] == "inconclusive")
+        else:
+            settled: dict[str, Any] = next(
+                (f["figures"] for f in verdict["findings"] if f["assertion"] == "ledger_settled"), {}
+            )
+            cut.verdict, cut.judged = verdict["verdict"], _judged(settled)
+            cut.violated = [f["assertion"] for f in verdict["findings"] if f["verdict"] == "violation"]
+    return cut
+
+
+def _of_events(scenario: Scenario) -> list[Assertion]:
+    """Of what is claimed of a scenario, what is true of its events whoever watched: nothing of times, of faults, or of how much
+    more is done while a fault is not healed for minutes."""
+    sink = scenario.pipeline.sink
+
+    def whoever_watched(a: Assertion) -> bool:
+        if a.name == "duplicate_rate":
+            return sink is not None and a.params()["hop"] == sink.name
+        return a.name not in ("latency", "recovery")
+
+    return [*filter(whoever_watched, scenario.assertions), LoadDelivered(least=0.0), FaultsEffective(watched=False)]
+
+
 def _judged(settled: Mapping[str, Any]) -> int | None:
     """Of the acknowledged events those that are in the source log: what `no_loss` then follows from hop to hop."""
     return settled["acked"] - settled["acked_but_absent"] if "acked_but_absent" in settled else None
@@ -333,132 +366,8 @@ def _line(cycle: Cycle) -> str:
     return said + (f": {', '.join(cycle.violated)}; kept in {cycle.run}" if cycle.verdict != "pass" else "")
 
 
-#: Below so much, in a measure's own unit, its growth is the machine's grain: by how its name begins.
-_GRAIN = {
-    "latency": 1.0,
-    "longest recovery": 2.0,
-    "time to drain": 5.0,
-    "lag": 2_000.0,
-    "memory": 20.0,
-    "open files": 10.0,
-    "disk": 500.0,
-}
-
-
-def drifts(cycles: Sequence[Cycle]) -> list[Drift]:
-    """Every measure's trend over the cycles."""
-    names = dict.fromkeys(name for cycle in cycles for name in cycle.figures)
-    workers = {worker for cycle in cycles for worker in cycle.lives}
-    found = []
-    for name in names:
-        values = [math.nan if (v := cycle.figures.get(name)) is None else v for cycle in cycles]
-        least = next(grain for begins, grain in _GRAIN.items() if name.startswith(begins))
-        found.append(drift(name, values, least))
-        whose = name.rpartition(" (")[0] or name
-        worker = next((w for w in workers if whose.endswith(f" of {w}")), None)
-        if worker is not None:
-            lives = [cycle.lives.get(worker) for cycle in cycles]
-            found.append(drift_in_a_life(f"growth within a life: {name}", values, lives, least))
-    return found
-
-
-_NO_EVENTS = {"sent": 0, "acked": 0, "ambiguous": 0, "failed": 0}
-
-
-def _summed(some: Sequence[Cycle | Cut]) -> dict[str, int]:
-    return {key: sum(one.events.get(key, 0) for one in some) for key in _NO_EVENTS}
-
-
-def _unjudged(state: State) -> dict[str, int]:
-    """Events that were acknowledged and of which nothing is claimed: of attempts that were tried again, and of those that
-    were cut off. With `events.acked` they are all that the soak has sent and seen acknowledged."""
-    last = {id(cycle) for cycle in state.judged}
-    again = [cycle for cycle in state.cycles if id(cycle) not in last]
-    return {"tried_again": _summed(again)["acked"], "cut_off": _summed(state.cut)["acked"]}
-
-
-def _accounted(state: State) -> dict[str, Any]:
-    """Whether every event that was ever acknowledged was judged once, or is counted among those of which nothing is claimed.
-
-    Events bear the tag of their run, so none belongs to two; a run that stood here twice would count its events twice.
-    """
-    said = [cycle for cycle in state.judged if cycle.verdict != "inconclusive"]
-    unsaid = [cycle for cycle in state.judged if cycle.verdict == "inconclusive"]
-    figures = {
-        "acked": _summed([*state.cycles, *state.cut])["acked"],
-        "judged": sum(cycle.judged or 0 for cycle in said),
-        "could_not_say": _summed(unsaid)["acked"],
-        **_unjudged(state),
-    }
-    runs = state.runs()
-    wrong = [
-        f"of cycle {c.number} {c.events.get('acked', 0):,} events were acknowledged, and {c.judged or 0:,} judged"
-        for c in said
-        if c.judged != c.events.get("acked", 0)
-    ]
-    wrong += [f"{run} stands there {runs.count(run)} times" for run in dict.fromkeys(runs) if runs.count(run) > 1]
-    told = f"each of {figures['judged']:,} acknowledged events was judged once"
-    rest = figures["could_not_say"] + figures["tried_again"] + figures["cut_off"]
-    told += (
-        f"; of {rest:,} more nothing is claimed ({figures['cut_off']:,} were cut off with the harness)" if rest else ""
+def _line_of_cut(cut: Cut) -> str:
+    said = cut.verdict or f"cannot say ({cut.why})"
+    return f"cut off and judged: {said}, {cut.events['acked']:,} events" + (
+        f": {', '.join(cut.violated)}; kept in {cut.run}" if cut.violated else ""
     )
-    return {
-        "assertion": "accounted",
-        "verdict": "inconclusive" if wrong else "pass",
-        "summary": "; ".join(wrong[:5]) or told,
-        "figures": figures,
-        "examples": [],
-    }
-
-
-def summary(state: State, folder: Path) -> dict[str, Any]:
-    """The soak's verdict: the worst of its cycles (of each the last attempt) and of the trends.
-
-    A soak of fewer than `ENOUGH_CYCLES` claims nothing of trends.
-    """
-    judged = state.judged
-    trends = drifts(judged)
-    growing = [d for d in trends if d.verdict == "drifts"]
-    verdicts: list[Any] = [cycle.verdict for cycle in judged]
-    claimed = len(judged) >= ENOUGH_CYCLES
-    # A pipeline may show no latency, and a soak may need no recovery; but every process has memory and files.
-    blind = [d.measure for d in trends if d.verdict == "too few" and d.measure.startswith(("memory", "open files"))]
-    drifting = "pass" if not claimed else "violation" if growing else "inconclusive" if blind else "pass"
-    accounted = _accounted(state)
-    verdicts += [drifting] if claimed else []
-    verdicts += [accounted["verdict"]] if judged else []
-    events = _summed(judged)
-    count = {verdict: sum(c.verdict == verdict for c in judged) for verdict in ("pass", "violation", "inconclusive")}
-    unsure = [d.measure for d in trends if d.verdict == "too few"]
-    told = f"no trend in {len(trends) - len(unsure)} measures over {len(judged)} cycles"
-    told += f"; {len(unsure)} more could not be told in enough of them" if unsure else ""
-    if growing:
-        told = "; ".join(
-            f"{d.measure} grows by {d.a_cycle:.3g} a cycle, from {d.first:.4g} to {d.last:.4g}" for d in growing
-        )
-    elif claimed and blind:
-        told = f"cannot say: {', '.join(blind)} could not be measured in enough cycles"
-    elif not claimed:
-        told = f"nothing is claimed of trends: {len(judged)} cycles, {ENOUGH_CYCLES} are needed"
-    finding = {
-        "assertion": "drift",
-        "verdict": drifting,
-        "summary": told,
-        "figures": {"claimed": claimed, "measures": [d.to_json() for d in trends]},
-        "examples": [d.to_json() for d in growing],
-    }
-    return {
-        "verdict": worst(verdicts),
-        "soak": str(folder),
-        "pipeline": state.asked.pipeline,
-        "scenario": state.asked.scenario,
-        "seed": state.asked.seed,
-        "hours": round(state.spent_s / 3600, 4),
-        "events": events,
-        "faults": sum(cycle.faults for cycle in judged),
-        "counts": count,
-        "findings": [finding, accounted],
-        "cycles": [asdict(cycle) for cycle in state.cycles],
-        "cut": [asdict(cut) for cut in state.cut],
-        "unjudged": _unjudged(state),
-    }

@@ -10,15 +10,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
+import requests
 from google.cloud.bigtable_v2.types import MutateRowsRequest
 
 from harness.catalog import claims
-from harness.services.bigtable import read_rows
+from harness.services.bigtable import INSTANCE, read_rows
 from harness.session import Session
-from harness.soak.cycles import Asked, Soak, State, scenario_of
-from harness.stack import Stack
+from harness.soak.cycles import Soak, scenario_of
+from harness.soak.state import Asked, State
 from pipelines_under_test.kappa.pipeline import kappa
 from pipelines_under_test.kappa.table import seen_entry
 
@@ -26,50 +28,71 @@ pytestmark = [pytest.mark.chaos, pytest.mark.longer]
 
 GAUNTLET = [sys.executable, "-m", "harness.cli", "soak"]
 WITHIN_S = 180.0
+#: Cycles of ten seconds, of which one is enough.
+ONE = ["--backend", "process", "--hours", "0.003", "--cycle-seconds", "10", "--rate", "500"]
 
 
-def begun(folder: Path, cycle: int) -> bool:
-    """Whether the load of a cycle is under way."""
+def begun(folder: Path, cycle: int, what: str = '"stage":"load"') -> bool:
+    """Whether the load of a cycle is under way, or something else has happened in it."""
     histories = folder.glob(f"*/cycles/*-cycle-{cycle:05d}-*/history.jsonl")
-    return any('"stage":"load"' in history.read_text() for history in histories)
+    return any(what in history.read_text() for history in histories)
 
 
 def judged(folder: Path) -> dict[str, Any]:
     return dict(json.loads(next(folder.glob("*-soak-*/soak.json")).read_text()))
 
 
-def test_a_killed_harness_goes_on_with_the_cycle_that_was_cut_off(tmp_path: Path) -> None:
-    words = ["--backend", "process", "--hours", "0.025", "--cycle-seconds", "10", "--rate", "500", "--seed", "3"]
-    soak = subprocess.Popen([*GAUNTLET, *words, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True)
+def killed(folder: Path, cycle: int, what: str, *words: str) -> list[psutil.Process]:
+    """A soak whose harness is killed as soon as something happens in a cycle; all that it had started, the keeper first."""
+    soak = subprocess.Popen([*GAUNTLET, *words], stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + WITHIN_S
-        while not begun(tmp_path, 2):
+        while not begun(folder, cycle, what):
             assert soak.poll() is None, soak.stderr.read() if soak.stderr else ""
-            assert time.monotonic() < deadline, "the second cycle never began"
-            time.sleep(0.1)
+            assert time.monotonic() < deadline, f"{what} never was in cycle {cycle}"
+            time.sleep(0.01)
         started = psutil.Process(soak.pid).children(recursive=True)
-        assert len(started) >= 9, "keeper, four services, three workers, load"
     finally:
         soak.send_signal(signal.SIGKILL)
         soak.wait()
+    return started
+
+
+def resumed(folder: Path, exit_status: int = 0) -> dict[str, Any]:
+    """The soak in a folder, gone on with to its end."""
+    argv = [*GAUNTLET, "--resume", str(folder), "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
+    assert done.returncode == exit_status, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def gone(started: list[psutil.Process]) -> bool:
+    return psutil.wait_procs(started, timeout=10)[1] == []
+
+
+def test_where_nothing_outlives_the_harness_a_soak_goes_on_with_the_cycle_that_was_cut_off(tmp_path: Path) -> None:
+    """As after a reboot: the emulators have lost all that was in them, and nothing is claimed of it."""
+    words = ["--backend", "process", "--hours", "0.025", "--cycle-seconds", "10", "--rate", "500", "--seed", "3"]
+    started = killed(tmp_path, 2, '"stage":"load"', *words, "--out", str(tmp_path))
+    assert len(started) >= 9, "keeper, four services, three workers, load"
     first = judged(tmp_path)["cycles"]
     assert [(cycle["number"], cycle["verdict"]) for cycle in first] == [(1, "pass")]
-    _gone, alive = psutil.wait_procs(started, timeout=10)
-    assert alive == []
+    started[0].kill()
+    assert gone(started)
     folder = next(tmp_path.glob("*-soak-*"))
     unfinished = subprocess.run([*GAUNTLET[:-1], "check", str(folder)], capture_output=True, text=True, timeout=60)
     assert unfinished.returncode == 3
     assert f"gauntlet soak --resume {folder}" in unfinished.stderr
-    done = subprocess.run([*GAUNTLET, "--resume", str(folder), "--json"], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    verdict = json.loads(done.stdout.splitlines()[-1])
+    verdict = resumed(folder)
     numbers = [cycle["number"] for cycle in verdict["cycles"]]
     assert numbers == list(range(1, len(numbers) + 1)), "each cycle is judged once"
     assert len(numbers) >= 3, "two of them on one deployment"
     assert verdict["cycles"][0] == first[0], "what was judged stays as it was"
     assert verdict["events"]["acked"] == 5_000 * len(numbers)
-    assert [Path(cut["run"]).name.split("-")[1:3] for cut in verdict["cut"]] == [["cycle", "00002"]]
-    assert verdict["unjudged"] == {"tried_again": 0, "cut_off": verdict["cut"][0]["events"]["acked"]}
+    (cut,) = verdict["cut"]
+    assert Path(cut["run"]).name.split("-")[1:3] == ["cycle", "00002"]
+    assert (cut["verdict"], "its processes have ended" in cut["why"]) == ("", True)
+    assert verdict["unjudged"] == {"tried_again": 0, "cut_off": cut["events"]["acked"]}
     assert verdict["findings"][0]["figures"]["claimed"] is False
     last = json.loads((Path(verdict["cycles"][-1]["run"]) / "verdict.json").read_text())
     figures = {finding["assertion"]: finding["figures"] for finding in last["findings"]}
@@ -84,6 +107,52 @@ def test_a_killed_harness_goes_on_with_the_cycle_that_was_cut_off(tmp_path: Path
     assert {path.name for path in folder.iterdir()} >= {"verdict.json", "report.html", "junit.xml"}
 
 
+@pytest.mark.parametrize(("seed", "fault"), [(26, "kill_broker"), (3, "pause")])
+def test_what_was_acknowledged_before_a_kill_is_judged_after_it(tmp_path: Path, seed: int, fault: str) -> None:
+    """Twice: in the middle of a fault, which nobody heals, and while the next harness judges what the first had left."""
+    in_force = f'"kind":"fault-start","index":0,"fault":"{fault}"'
+    started = killed(tmp_path, 1, in_force, *ONE, "--seed", str(seed), "--out", str(tmp_path))
+    assert len(started) >= 8, "keeper, four services, three workers, load, but for one that a fault has killed"
+    assert not begun(tmp_path, 1, '"kind":"fault-end"'), "the fault was in force"
+    time.sleep(2)
+    assert all(p.is_running() and p.status() != psutil.STATUS_STOPPED for p in started), "all of it goes on"
+    folder = next(tmp_path.glob("*-soak-*"))
+    if fault == "kill_broker":
+        again = killed(tmp_path, 1, '"stage":"drain"', "--resume", str(folder))
+        assert again == [], "all are the keeper's, and it is another's child"
+    verdict = resumed(folder)
+    (cut,) = verdict["cut"]
+    assert (cut["verdict"], cut["judged"], cut["events"]["acked"]) == ("pass", 5_000, 5_000)
+    assert verdict["unjudged"] == {"tried_again": 0, "cut_off": 0}
+    assert verdict["events"]["acked"] == 5_000 * (1 + len(verdict["cycles"]))
+    assert verdict["findings"][1]["summary"].endswith("acknowledged events was judged once")
+    assert gone(started)
+    run = json.loads((Path(cut["run"]) / "verdict.json").read_text())
+    assert {f["assertion"] for f in run["findings"]} >= {"no_loss", "duplicate_rate", "batch_parity", "content"}
+    checked = subprocess.run([*GAUNTLET[:-1], "check", str(folder)], capture_output=True, text=True, timeout=120)
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize(("done", "by"), [("counted again", "duplicate_rate"), ("lost", "no_loss")])
+def test_what_goes_wrong_while_nobody_watches_is_a_violation(tmp_path: Path, done: str, by: str) -> None:
+    partition = '"kind":"fault-start","index":0,"fault":"partition"'
+    started = killed(tmp_path, 1, partition, *ONE, "--seed", "12", "--stop", "--out", str(tmp_path))
+    folder = next(tmp_path.glob("*-soak-*"))
+    left = json.loads((folder / "deployment.json").read_text())
+    proxies = requests.get(f"http://127.0.0.1:{left['site']['api']}/proxies", timeout=10).json()
+    assert all(proxy["enabled"] and not proxy["toxics"] for proxy in proxies.values()), "what was cut is healed"
+    (port,) = [port for process, what, port in left["site"]["taken"] if (process, what) == ("bigtable", "direct")]
+    with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_receive_message_length", -1)]) as channel:
+        table = f"{INSTANCE}/tables/aggregates-{left['run'].rpartition('-')[2]}"
+        count_again(channel, table) if done == "counted again" else lose(channel, table)
+    verdict = resumed(folder, exit_status=1)
+    (cut,) = verdict["cut"]
+    assert cut["verdict"] == verdict["verdict"] == "violation"
+    assert by in cut["violated"]
+    assert verdict["cycles"] == [], "it was to stop there"
+    assert gone(started)
+
+
 def test_an_old_event_that_is_counted_between_two_cycles_is_a_violation_of_the_next(tmp_path: Path) -> None:
     """The first had drained and was judged, and the second has not begun to look: a gap in which a late duplicate must not
     become part of what "was there before"."""
@@ -94,20 +163,32 @@ def test_an_old_event_that_is_counted_between_two_cycles_is_a_violation_of_the_n
         def tell(line: str) -> None:
             told.append(line)
             if len(told) == 1:
-                count_again(session.stack(kappa), next((tmp_path / "deployments").iterdir()).name.rpartition("-")[2])
+                server: Any = session.stack(kappa).servers["bigtable"]
+                tag = next((tmp_path / "deployments").iterdir()).name.rpartition("-")[2]
+                count_again(server.channel, server.names(tag)["aggregates"])
 
         verdict = Soak(scenario_of(asked, kappa, claims(kappa)), State(asked), tmp_path, session, tell).run()
     assert [cycle["verdict"] for cycle in verdict["cycles"]] == ["pass", "violation"], told
     assert "duplicate_rate" in verdict["cycles"][1]["violated"]
 
 
-def count_again(stack: Stack, tag: str) -> None:
+def count_again(channel: grpc.Channel, table: str) -> None:
     """One event of the last row of tweets gets a second cell there, as from a publisher that gave it another UUID."""
-    server: Any = stack.servers["bigtable"]
-    table = server.names(tag)["aggregates"]
-    row = [row for row in read_rows(server.channel, table) if b"#tweet#" in row.key][-1]
+    row = [row for row in read_rows(channel, table) if b"#tweet#" in row.key][-1]
     (_, qualifier), versions = next(iter(row.cells.items()))
-    entry = seen_entry(row.key, [(qualifier.partition(b"|")[0] + b"|again", versions[0][1])])
+    change(channel, table, seen_entry(row.key, [(qualifier.partition(b"|")[0] + b"|again", versions[0][1])]))
+
+
+def lose(channel: grpc.Channel, table: str) -> None:
+    """The last row of tweets is deleted."""
+    row = [row for row in read_rows(channel, table) if b"#tweet#" in row.key][-1]
+    entry = MutateRowsRequest.Entry.pb()(row_key=row.key)
+    entry.mutations.add().delete_from_row.SetInParent()
+    change(channel, table, entry)
+
+
+def change(channel: grpc.Channel, table: str, entry: Any) -> None:
     request = MutateRowsRequest.pb()(table_name=table, entries=[entry])
-    call = server.channel.unary_stream("/google.bigtable.v2.Bigtable/MutateRows")
-    assert list(call(request.SerializeToString(), timeout=20))
+    assert list(
+        channel.unary_stream("/google.bigtable.v2.Bigtable/MutateRows")(request.SerializeToString(), timeout=20)
+    )

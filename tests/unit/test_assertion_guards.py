@@ -186,6 +186,14 @@ def test_what_each_tap_says_of_itself_is_shown(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------- faults_effective
 
 
+def test_of_faults_that_nobody_watched_nothing_is_claimed(tmp_path: Path) -> None:
+    world = World().fault("kill", "converter", 3.0, 4.0)
+    assert check(FaultsEffective(), world, tmp_path / "watched").verdict == "inconclusive"
+    finding = check(FaultsEffective(watched=False), world, tmp_path)
+    assert (finding.verdict, finding.figures) == ("pass", {"scheduled": 1, "injected": 1, "bit": None})
+    assert finding.summary == "nothing is claimed of 1 fault: the harness was killed meanwhile"
+
+
 def _evidence(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
     def evidence_of(run: object, window: object) -> Evidence:
         if isinstance(answer, Exception):

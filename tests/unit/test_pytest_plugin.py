@@ -13,7 +13,9 @@ from harness.backends import NAMES
 from harness.pytest_plugin import BACKENDS, CheckableRun, Gauntlet, Inconclusive, Violation
 from harness.run import Outcome
 from harness.scenario import Scenario
-from harness.soak.cycles import Cycle, Soak, State, summary
+from harness.soak.books import summary
+from harness.soak.cycles import Soak
+from harness.soak.state import Cycle, State
 from harness.topology import UsageError
 from pipelines_under_test.kappa.pipeline import kappa
 

@@ -19,8 +19,9 @@ from harness.service.entries import Entry, flake, read, signature
 from harness.service.index import OWN, Asked, Index
 from harness.service.retention import Keep, due
 from harness.side_by_side import RUNS
-from harness.soak.cycles import Asked as SoakAsked
-from harness.soak.cycles import Cycle, State, summary
+from harness.soak.books import summary
+from harness.soak.state import Asked as SoakAsked
+from harness.soak.state import Cycle, State
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from harness.errors import HarnessFault
 from harness.history import History
 from harness.run import Run
 from harness.services.base import SinkReading, SinkTap, less, summed
-from harness.soak.cycles import Asked, Soak, State, scenario_of
+from harness.soak.cycles import Soak, scenario_of
+from harness.soak.state import Asked, State
 from harness.topology import Cells, CountedCell
 from pipelines_under_test.kappa.pipeline import kappa
 

@@ -14,24 +14,14 @@ from saved_run import World
 
 from assertions.judge import judge
 from harness.backends.base import Child
+from harness.backends.local_site import Outlived
 from harness.catalog import claims
 from harness.run import Deployed, Outcome
 from harness.run_folder import DamagedRun
-from harness.soak.cycles import (
-    ENOUGH_CYCLES,
-    Asked,
-    Cut,
-    Cycle,
-    Soak,
-    State,
-    _lags,
-    _longest_recovery,
-    _on_disk,
-    drifts,
-    scenario_of,
-    seed_of,
-    summary,
-)
+from harness.soak.books import ENOUGH_CYCLES, drifts, summary
+from harness.soak.cycles import Soak, _lags, _longest_recovery, _of_events, _on_disk, scenario_of, seed_of
+from harness.soak.outlived import Deployment, forget, under_way
+from harness.soak.state import Asked, Cut, Cycle, State
 from harness.topology import UsageError
 from pipelines_under_test.kappa.pipeline import kappa
 
@@ -183,6 +173,32 @@ def test_every_acknowledged_event_is_accounted_for() -> None:
     assert "of 2,270 more nothing is claimed (290 were cut off with the harness)" in found["summary"]
 
 
+def cut_off(verdict: str, judged: int | None) -> Cut:
+    events = {"sent": 300, "acked": 290, "ambiguous": 10, "failed": 0}
+    return Cut("/runs/cut", events, verdict, ["no_loss"] if verdict == "violation" else [], judged)
+
+
+def test_what_was_cut_off_and_judged_is_claimed_like_a_cycle() -> None:
+    one = state(cycle(1), cycle(2))
+    one.cut.append(cut_off("pass", 290))
+    found = summary(one, Path("/soak"))
+    assert (found["verdict"], found["events"]["acked"]) == ("pass", 2 * 990 + 290)
+    assert found["unjudged"] == {"tried_again": 0, "cut_off": 0}
+    assert accounted(one)["summary"] == "each of 2,270 acknowledged events was judged once"
+    one.cut[0] = cut_off("pass", 289)
+    assert summary(one, Path("/soak"))["verdict"] == "inconclusive"
+    assert "what was cut off in cut 290 events were acknowledged, and 289 judged" in accounted(one)["summary"]
+
+
+def test_a_violation_in_what_was_cut_off_is_one_of_the_soak_and_ends_it_if_that_was_asked_for() -> None:
+    one = state(cycle(1), cycle(2), spent_s=60)
+    one.cut.append(cut_off("violation", 290))
+    assert summary(one, Path("/soak"))["verdict"] == "violation"
+    assert not one.over()
+    one.asked = dataclasses.replace(one.asked, stop=True)
+    assert one.over()
+
+
 @pytest.mark.parametrize("judged", [989, 991, None])
 def test_an_event_that_was_acknowledged_and_not_judged_is_no_pass(judged: int | None) -> None:
     one = state(cycle(1), cycle(2))
@@ -195,7 +211,7 @@ def test_a_run_that_was_judged_twice_is_no_pass() -> None:
     one = state(cycle(1), cycle(2))
     one.cycles[1].run = one.cycles[0].run
     assert accounted(one)["verdict"] == "inconclusive"
-    assert "/runs/1 stands there 2 times" in accounted(one)["summary"]
+    assert "1 stands there 2 times" in accounted(one)["summary"]
 
 
 def test_a_recovery_that_nobody_saw_is_not_a_short_one() -> None:
@@ -265,9 +281,55 @@ def test_a_soak_that_was_moved_knows_its_runs_and_tells_only_what_was_cut_off(tm
     for name in ("judged", "cut"):
         (tmp_path / "cycles" / name).mkdir(parents=True)
     judged = state(dataclasses.replace(cycle(1), run="/where/it/was/cycles/judged"))
-    Soak(None, judged, tmp_path, None, print)._note_cut()  # type: ignore[arg-type]
+    Soak(None, judged, tmp_path, None, print)._note_cut("")  # type: ignore[arg-type]
     assert [Path(cut.run).name for cut in judged.cut] == ["cut"]
     assert State.load(tmp_path).cut == judged.cut
+
+
+def test_a_run_that_was_judged_and_not_written_down_stands_as_it_was_judged(tmp_path: Path) -> None:
+    """The harness was killed between the two."""
+    run = World().save(tmp_path / "cycles")
+    verdict = judge(run)
+    (run.path / "verdict.json").write_text(json.dumps(verdict))
+    one = state()
+    Soak(None, one, tmp_path, None, print)._note_cut("its pipeline had ended")  # type: ignore[arg-type]
+    (cut,) = one.cut
+    assert (cut.verdict, cut.events, cut.judged) == ("pass", verdict["events"], verdict["events"]["acked"])
+    (run.path / "verdict.json").write_text(json.dumps({**verdict, "verdict": "inconclusive"}))
+    two = state()
+    Soak(None, two, tmp_path, None, print)._note_cut("its pipeline had ended")  # type: ignore[arg-type]
+    assert (two.cut[0].verdict, two.cut[0].judged) == ("", None)
+    assert two.cut[0].why == "its pipeline had ended"
+
+
+def test_of_what_nobody_watched_only_events_are_claimed() -> None:
+    scenario = scenario_of(ASKED, kappa, claims(kappa))
+    found = [(a.name, a.params()) for a in _of_events(scenario)]
+    names = [name for name, _ in found]
+    assert names == ["no_loss", "content", "duplicate_rate", "batch_parity", "load_delivered", "faults_effective"]
+    assert dict(found)["duplicate_rate"]["hop"] == "aggregates"
+    assert dict(found)["faults_effective"] == {"watched": False}
+
+
+def test_where_a_deployment_is_can_be_read_again(tmp_path: Path) -> None:
+    assert Deployment.left_in(tmp_path) is None
+    site = Outlived("/tmp/site", {"load->kafka": 20000}, 20001, [["kafka", "direct", 20002]])  # type: ignore[list-item]
+    left = Deployment("/tmp/temp", "/tmp/run", site)
+    left.keep(tmp_path)
+    assert Deployment.left_in(tmp_path) == left
+    forget(tmp_path)
+    assert Deployment.left_in(tmp_path) is None
+    (tmp_path / "deployment.json").write_text('{"temp": "/tmp"}')
+    with pytest.raises(DamagedRun, match=r"deployment\.json: is of no use"):
+        Deployment.left_in(tmp_path)
+
+
+def test_nobody_goes_on_with_a_soak_that_is_under_way(tmp_path: Path) -> None:
+    soak = Soak(None, state(), tmp_path, None, print)  # type: ignore[arg-type]
+    with under_way(tmp_path), pytest.raises(UsageError, match="is under way already"):
+        soak.run()
+    with under_way(tmp_path):
+        pass
 
 
 def test_measures_that_could_not_be_told_are_no_proof_that_nothing_grows() -> None:

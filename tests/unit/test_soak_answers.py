@@ -14,7 +14,8 @@ from assertions.judge import judge
 from harness import cli
 from harness.run_folder import DamagedRun, UnfinishedRun
 from harness.soak.answers import judge_again, write_answers
-from harness.soak.cycles import Cut, Cycle, State, summary
+from harness.soak.books import summary
+from harness.soak.state import Cut, Cycle, State
 
 MEMORY = "memory of converter (MiB)"
 

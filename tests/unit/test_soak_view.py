@@ -8,7 +8,7 @@ from rich.console import Console
 from test_soak import cycle, state
 
 from harness.report.soak_view import SoakView
-from harness.soak.cycles import State
+from harness.soak.state import State
 
 
 class Clock:

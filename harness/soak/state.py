@@ -1,0 +1,115 @@
+"""What a soak knows of itself: what was asked for, a line for each cycle, and what was cut off; `soak.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from harness.run_folder import read_json, write_whole
+from harness.topology import UsageError
+
+#: A cycle that could not say is tried so often in all.
+ATTEMPTS = 2
+#: The events of a run that sent none.
+NO_EVENTS = {"sent": 0, "acked": 0, "ambiguous": 0, "failed": 0}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for. `hours` of cycles of `cycle_s` seconds of load each; `stop`: at the first violation."""
+
+    scenario: str
+    pipeline: str
+    backend: str
+    seed: int
+    hours: float
+    cycle_s: float
+    rate: int
+    stop: bool = False
+
+    def check(self) -> Asked:
+        if not self.hours > 0:
+            raise UsageError(f"A soak lasts longer than {self.hours:g} hours.")
+        if not self.cycle_s >= 10:
+            raise UsageError(f"A cycle of {self.cycle_s:g} s has no room for faults: take 10 s or more.")
+        return self
+
+
+@dataclass
+class Cycle:
+    """What is kept of a cycle. `figures`: of the run, for the trends; None where it was not measured. `lives`: when the process
+    of each worker that was there at the end had begun, epoch seconds. `judged`: how many of its acknowledged events were found in
+    the source log, and judged; None where that could not be settled."""
+
+    number: int
+    attempt: int
+    seed: int
+    verdict: str
+    run: str
+    events: dict[str, int]
+    faults: int
+    figures: dict[str, float | None]
+    violated: list[str] = field(default_factory=list)
+    lives: dict[str, float] = field(default_factory=dict)
+    judged: int | None = None
+
+
+@dataclass
+class Cut:
+    """A cycle that was cut off when the harness ended: its run folder and its events. `verdict`: of what became of its events,
+    which the next harness judged; "" where nothing is claimed of them, and `why` not. `judged` as of a cycle."""
+
+    run: str
+    events: dict[str, int]
+    verdict: str = ""
+    violated: list[str] = field(default_factory=list)
+    judged: int | None = None
+    why: str = ""
+
+
+@dataclass
+class State:
+    """All that a soak knows of itself; `soak.json`. `spent_s`: how long it has run so far, over all attempts."""
+
+    asked: Asked
+    cycles: list[Cycle] = field(default_factory=list)
+    spent_s: float = 0.0
+    cut: list[Cut] = field(default_factory=list)
+
+    def save(self, folder: Path) -> None:
+        write_whole(folder / "soak.json", (json.dumps(asdict(self), indent=1) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> State:
+        """Raises UsageError where there is no soak, DamagedRun where it cannot be read."""
+        if not (folder / "soak.json").is_file():
+            raise UsageError(f"{folder} is no soak: it has no soak.json.")
+        saved = read_json(folder / "soak.json")
+        cycles = [Cycle(**cycle) for cycle in saved["cycles"]]
+        cut = [Cut(**cut) for cut in saved["cut"]]
+        return cls(Asked(**saved["asked"]), cycles, saved["spent_s"], cut)
+
+    @property
+    def judged(self) -> list[Cycle]:
+        """The last attempt of each cycle."""
+        return list({cycle.number: cycle for cycle in self.cycles}.values())
+
+    def runs(self) -> list[str]:
+        """The run folders of all attempts, those that were cut off too."""
+        return [cycle.run for cycle in self.cycles] + [cut.run for cut in self.cut]
+
+    def next(self) -> tuple[int, int]:
+        """(number, attempt) of the cycle that comes next."""
+        last = self.cycles[-1] if self.cycles else None
+        if last is None:
+            return 1, 1
+        if last.verdict == "inconclusive" and last.attempt < ATTEMPTS:
+            return last.number, last.attempt + 1
+        return last.number + 1, 1
+
+    def over(self) -> bool:
+        said = [*(cycle.verdict for cycle in self.cycles), *(cut.verdict for cut in self.cut)]
+        if self.asked.stop and "violation" in said:
+            return True
+        return bool(self.cycles) and self.spent_s >= self.asked.hours * 3600 and self.next()[1] == 1
