@@ -34,7 +34,7 @@ WITHIN_S = 600.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=21.0, help="how long (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=24.0, help="how long (default: %(default)s)")
     parser.add_argument("--rate", type=int, default=2_500, help="events a second (default: %(default)s)")
     parser.add_argument("--cycle-seconds", type=float, default=45.0, help="of load (default: %(default)s)")
     args = parser.parse_args(argv)
