@@ -66,6 +66,11 @@ def resumed(folder: Path, exit_status: int = 0) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+def healed(toxiproxy: int) -> bool:
+    proxies = requests.get(f"http://127.0.0.1:{toxiproxy}/proxies", timeout=10).json().values()
+    return all(proxy["enabled"] and not proxy["toxics"] for proxy in proxies)
+
+
 def gone(started: list[psutil.Process]) -> bool:
     return psutil.wait_procs(started, timeout=10)[1] == []
 
@@ -139,8 +144,10 @@ def test_what_goes_wrong_while_nobody_watches_is_a_violation(tmp_path: Path, don
     started = killed(tmp_path, 1, partition, *ONE, "--seed", "12", "--stop", "--out", str(tmp_path))
     folder = next(tmp_path.glob("*-soak-*"))
     left = json.loads((folder / "deployment.json").read_text())
-    proxies = requests.get(f"http://127.0.0.1:{left['site']['api']}/proxies", timeout=10).json()
-    assert all(proxy["enabled"] and not proxy["toxics"] for proxy in proxies.values()), "what was cut is healed"
+    deadline = time.monotonic() + 10
+    while not healed(left["site"]["api"]):
+        assert time.monotonic() < deadline, "what was cut is healed while nobody is there"
+        time.sleep(0.1)
     (port,) = [port for process, what, port in left["site"]["taken"] if (process, what) == ("bigtable", "direct")]
     with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_receive_message_length", -1)]) as channel:
         table = f"{INSTANCE}/tables/aggregates-{left['run'].rpartition('-')[2]}"
