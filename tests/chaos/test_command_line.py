@@ -124,7 +124,8 @@ def test_faults_on_links_that_carry_nothing_make_the_run_inconclusive(tmp_path: 
     assert (done.returncode, verdict["verdict"]) == (3, "inconclusive")
     effective = next(f for f in verdict["findings"] if f["assertion"] == "faults_effective")
     assert effective["verdict"] == "inconclusive"
-    assert [f["bit"] for f in verdict["faults"]][1:] == [False, False]
+    # A machine that is slow enough may still work at the first second's events when the second link is cut.
+    assert verdict["faults"][-1]["bit"] is False
     assert all(f["verdict"] == "pass" for f in verdict["findings"] if f["assertion"] in ("no_loss", "duplicate_rate"))
 
 
