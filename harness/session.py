@@ -74,9 +74,7 @@ class Session:
     def stack(self, pipeline: Pipeline) -> Stack:
         """The stack of a pipeline's shape, with every service ready: for tests of services and faults themselves."""
         stack = self._stack_for(pipeline, lambda kind, **fields: None)
-        for ready in stack.ready.values():
-            ready.result(120)
-        return stack
+        return _all_ready(stack)
 
     def take_over(self, pipeline: Pipeline, temp: Path, outlived: Outlived) -> Stack:
         """The stack of a harness that was killed, whose processes outlived it, with every service ready. To be called before
@@ -91,9 +89,7 @@ class Session:
         logs = site.folder / "logs"
         living = {log.stem: child for log, child in self._processes.living() if log.parent == logs}
         stack.take_over(lambda kind, **fields: None, living, self._processes.watch)
-        for ready in stack.ready.values():
-            ready.result(120)
-        return stack
+        return _all_ready(stack)
 
     @property
     def processes(self) -> Processes:
@@ -145,3 +141,9 @@ class Session:
         if self._processes is not None:
             self._processes.close()
             self._processes = None
+
+
+def _all_ready(stack: Stack) -> Stack:
+    for ready in stack.ready.values():
+        ready.result(120)
+    return stack

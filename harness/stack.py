@@ -114,14 +114,17 @@ class Stack:
         (self.site.folder / "logs").mkdir(parents=True)
         child = self.site.start_toxiproxy(self._log("toxiproxy"), lambda e: self._exited("toxiproxy", e))
         self._started("toxiproxy", child, self.site.version("toxiproxy"))
-        self.servers = {service.name: self._server(service) for service in self._services}
-        ports = {instance: self.site.port(instance, "serves") for instance in self._serving}
-        self.served = {instance: (port.bind, self.site.direct(instance, port)) for instance, port in ports.items()}
+        self._know_servers()
         if self._leftovers is not None:
             self._dead = {run: set(self.site.existing) for run in self._leftovers.of_the_dead()}
         proxies = self._pool.submit(self._make_proxies)
         for name in self.servers:
             self.ready[name] = self._pool.submit(self._start_server, name, proxies)
+
+    def _know_servers(self) -> None:
+        self.servers = {service.name: self._server(service) for service in self._services}
+        ports = {instance: self.site.port(instance, "serves") for instance in self._serving}
+        self.served = {instance: (port.bind, self.site.direct(instance, port)) for instance, port in ports.items()}
 
     def take_over(self, tell: Tell, living: Mapping[str, Child], watch: Callable[[int, OnExit], None]) -> None:
         """As `start`, of services that run already: those of a harness that was killed. Whatever it had broken is healed.
@@ -130,9 +133,7 @@ class Stack:
         Raises HarnessFault where one has ended that does not survive that.
         """
         self._tell = tell
-        self.servers = {service.name: self._server(service) for service in self._services}
-        ports = {instance: self.site.port(instance, "serves") for instance in self._serving}
-        self.served = {instance: (port.bind, self.site.direct(instance, port)) for instance, port in ports.items()}
+        self._know_servers()
         of_whom = {"toxiproxy": "", **{p: s.name for s in self._services for p in s.processes()}}
         kept = {p for s in self._services if s.durable for p in s.processes()}
         if lost := [process for process in of_whom if process not in living and process not in kept]:

@@ -309,12 +309,9 @@ class Ports:
 
     def hold(self, port: int) -> int:
         """This very port, at which processes that outlived their harness are. Raises HarnessFault if it is somebody else's."""
-        claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            claim.bind(f"\0gauntlet-port-{port}")
-        except OSError as error:
-            claim.close()
-            raise HarnessFault(f"the port {port} was taken by another harness meanwhile") from error
+        claim = _claimed(port)
+        if claim is None:
+            raise HarnessFault(f"the port {port} was taken by another harness meanwhile")
         self._held.append(claim)
         return port
 
@@ -323,11 +320,8 @@ class Ports:
         low = _first_outgoing_port()
         for _ in range(2000):
             port = 10000 + secrets.randbelow(low - 10000)
-            claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                claim.bind(f"\0gauntlet-port-{port}")
-            except OSError:
-                claim.close()
+            claim = _claimed(port)
+            if claim is None:
                 continue
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -344,6 +338,17 @@ class Ports:
         for claim in self._held:
             claim.close()
         self._held.clear()
+
+
+def _claimed(port: int) -> socket.socket | None:
+    """What keeps other harnesses from this port, as long as it is open; None where one of them has it."""
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        claim.bind(f"\0gauntlet-port-{port}")
+    except OSError:
+        claim.close()
+        return None
+    return claim
 
 
 def _first_outgoing_port() -> int:

@@ -193,9 +193,7 @@ class Soak:
         if (meta["seed"], meta["run"]) != (scenario.seed, path.name.rpartition("-")[2]):
             raise HarnessFault(f"{path.name} is not the cycle that comes next")
         folder = RunFolder(path, meta["run"])
-        history = History(folder.history)
-        for listener in self._listeners:
-            history.listen(listener)
+        history = self._history(folder)
         stack.listen(history.add)
         deployed = Deployed(base.names, base.supervisor)
         run = Run(scenario, stack, self.session.processes, folder, history, deployed)
@@ -221,9 +219,7 @@ class Soak:
     def _cycle(self, number: int, attempt: int, backend: Backend, stack: Stack, deployed: Deployed) -> Outcome:
         scenario = self._scenario(number, backend)
         folder = RunFolder.create(self.folder / "cycles", scenario.name)
-        history = History(folder.history)
-        for listener in self._listeners:
-            history.listen(listener)
+        history = self._history(folder)
         run: Run | None = None
         try:
             history.add("stage", stage="deploy")
@@ -240,6 +236,12 @@ class Soak:
             if run is not None:
                 run.clean_up()
             history.close()
+
+    def _history(self, folder: RunFolder) -> History:
+        history = History(folder.history)
+        for listener in self._listeners:
+            history.listen(listener)
+        return history
 
     def _kept(self, number: int, attempt: int, outcome: Outcome, deployed: Deployed, folder_of_services: Path) -> Cycle:
         verdict = outcome.verdict
@@ -276,7 +278,7 @@ class Soak:
             dict(verdict["events"]),
             sum(bool(fault["bit"]) for fault in verdict["faults"]),
             figures,
-            [f["assertion"] for f in verdict["findings"] if f["verdict"] == "violation"],
+            _violated(verdict),
             lives,
             _judged(found.get("ledger_settled", {})),
         )
@@ -311,7 +313,7 @@ def _cut_off(path: Path) -> Cut:
                 (f["figures"] for f in verdict["findings"] if f["assertion"] == "ledger_settled"), {}
             )
             cut.verdict, cut.judged = verdict["verdict"], _judged(settled)
-            cut.violated = [f["assertion"] for f in verdict["findings"] if f["verdict"] == "violation"]
+            cut.violated = _violated(verdict)
     return cut
 
 
@@ -326,6 +328,10 @@ def _of_events(scenario: Scenario) -> list[Assertion]:
         return a.name not in ("latency", "recovery")
 
     return [*filter(whoever_watched, scenario.assertions), LoadDelivered(least=0.0), FaultsEffective(watched=False)]
+
+
+def _violated(verdict: Mapping[str, Any]) -> list[str]:
+    return [f["assertion"] for f in verdict["findings"] if f["verdict"] == "violation"]
 
 
 def _judged(settled: Mapping[str, Any]) -> int | None:
