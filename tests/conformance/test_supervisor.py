@@ -212,7 +212,9 @@ def test_a_second_version_works_beside_a_worker_and_takes_over(watched: Watched)
     watched.supervisor.signal("w", signal.SIGKILL, restart=True)
     watched.wait(lambda: len(watched.told("worker-start")) == 3)
     assert [r.get("version") for r in watched.told("worker-start")] == [None, "v2", "v2"]
-    assert (watched.folder / "w.new.log").read_text() == "new\nnew\n"
+    log = watched.folder / "w.new.log"  # which it writes a moment after it was started
+    watched.wait(lambda: log.read_text().count("new") == 2)
+    assert log.read_text() == "new\nnew\n"
     _beside(watched, "exec sleep 60", "")
     watched.supervisor.take_over("w")
     assert watched.supervisor.down() == []
