@@ -254,12 +254,28 @@ def test_processes_that_nobody_takes_over_end_when_their_time_is_over(tmp_path: 
         Processes(temp)
 
 
-@pytest.mark.parametrize("way", ["p.close()", "raise RuntimeError('boom')", "p.outlive(0); os._exit(1)"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "p.close()",
+        "raise RuntimeError('boom')",
+        "p.outlive(0); os._exit(1)",
+        # Ctrl-C once more, in the middle of it.
+        "import threading; threading.Thread(target=p.close).start(); threading.Event().wait(1); os._exit(1)",
+    ],
+)
 def test_only_a_kill_is_outlived(tmp_path: Path, way: str) -> None:
-    after = way if way.startswith("p.") else f"try:\n    {way}\nfinally:\n    p.close()"
+    after = way if "boom" not in way else f"try:\n    {way}\nfinally:\n    p.close()"
     temp, keeper, (one, _) = outlived(tmp_path, 60, after)
     assert wait_for(lambda: gone(keeper) and gone(one))
     assert not temp.exists()
+
+
+def test_a_harness_that_lives_and_has_closed_the_line_is_not_outlived(processes: Processes, tmp_path: Path) -> None:
+    child = processes.spawn(["sleep", "300"], tmp_path / "log")
+    processes.outlive(60)
+    processes._hang_up()
+    assert wait_for(lambda: gone(child.pid) and not processes.temp.exists(), 10)
 
 
 def test_sigkill_of_the_keeper_takes_its_children_along(tmp_path: Path) -> None:

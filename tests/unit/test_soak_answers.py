@@ -71,6 +71,20 @@ def test_a_run_that_is_still_there_must_say_what_its_line_says(tmp_path: Path) -
         judge_again(tmp_path)
 
 
+def test_a_run_that_was_cut_off_and_judged_must_say_what_its_line_says(tmp_path: Path) -> None:
+    run = World().save(tmp_path / "cycles")
+    verdict = judge(run)
+    cut = Cut(f"/moved/cycles/{run.path.name}", dict(verdict["events"]), verdict["verdict"], judged=2_000)
+    soak = state(cycle(1))
+    soak.cut.append(cut)
+    soak.save(tmp_path)
+    assert judge_again(tmp_path)["events"]["acked"] == 990 + verdict["events"]["acked"]
+    cut.events["acked"] += 1
+    soak.save(tmp_path)
+    with pytest.raises(DamagedRun, match=f"says of what was cut off .* but its run {run.path.name}"):
+        judge_again(tmp_path)
+
+
 def test_the_page_tells_cycles_trends_and_what_was_not_judged(tmp_path: Path) -> None:
     soak_of(tmp_path, a_cycle=4.0)
     kept = tmp_path / "cycles" / "31" / "report.html"
