@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -312,13 +311,11 @@ class Run:
     def take_over_workers(self) -> None:
         """Becomes the supervisor of workers that outlived another harness, in its deployment's folder; those that have ended
         are started again."""
-        living = dict(self.processes.living())
         for instance, worker in self.pipeline.instances().items():
             launch, command, log = self._launch(instance, worker, instance)
-            if log in living:
-                self.processes.signal(living[log].pid, signal.SIGCONT)
-                launch = _joining(living[log], self.processes, launch)
-            self.supervisor.start(instance, launch, command, log)
+            self.supervisor.start(
+                instance, _joining(partial(self.stack.site.join, instance, log), launch), command, log
+            )
 
     def _in_version(self, instance: str, to: Mapping[str, Any] | None) -> InVersion:
         """A process of a worker beside the one that it has. That of another version has a name of its own, or it would take
@@ -631,15 +628,12 @@ class Run:
             self.processes.stop([self.load_child.pid], 3)
 
 
-def _joining(child: Child, processes: Processes, launch: Launch) -> Launch:
-    """What starts a worker that runs already: the first time it only joins it."""
-    running = [child]
+def _joining(join: Callable[[OnExit], Child | None], launch: Launch) -> Launch:
+    """What starts a worker that may run already: the first time it only joins it then."""
+    first = [join]
 
     def start(on_exit: OnExit) -> Child:
-        if not running:
-            return launch(on_exit)
-        processes.watch(child.pid, on_exit)
-        return running.pop()
+        return (first.pop()(on_exit) if first else None) or launch(on_exit)
 
     return start
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.backends import Backend, Backends, ProcessBackend
-from harness.backends.local_site import Outlived
+from harness.backends import Backend, Backends
+from harness.backends.outlived import OUTLIVED, Outlived
 from harness.backends.process import Processes
 from harness.errors import HarnessFault
 from harness.history import Listener
@@ -77,18 +77,16 @@ class Session:
         return _all_ready(stack)
 
     def take_over(self, pipeline: Pipeline, temp: Path, outlived: Outlived) -> Stack:
-        """The stack of a harness that was killed, whose processes outlived it, with every service ready. To be called before
+        """The stack of a harness that was killed, and that outlived it, with every service ready. To be called before
         anything else. Raises HarnessFault where it is there no more; whatever is left of it then ends with this session."""
         self._processes = Processes(temp)
+        self._backends = Backends(self._wanted, self._processes, self._endpoints, self._forgets, outlived)
         backend = self.prepare(pipeline)
-        if not isinstance(backend, ProcessBackend):
-            raise HarnessFault(f"what is still at work are processes, and it is to go on {backend.where}")
-        site = backend.site(pipeline, outlived)
-        stack = Stack(pipeline, site)
+        if OUTLIVED.get(backend.name) is not type(outlived):
+            raise HarnessFault(f"what is still at work is of another backend, and it is to go on {backend.where}")
+        stack = Stack(pipeline, backend.site(pipeline, outlived))
         self._stacks[self._key(pipeline)] = stack
-        logs = site.folder / "logs"
-        living = {log.stem: child for log, child in self._processes.living() if log.parent == logs}
-        stack.take_over(lambda kind, **fields: None, living, self._processes.watch)
+        stack.take_over(lambda kind, **fields: None)
         return _all_ready(stack)
 
     @property

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.backends.base import Child, Exit, OnExit, Site
+from harness.backends.base import Child, Exit, Site
 from harness.backends.leftovers import Leftovers
 from harness.errors import HarnessFault, StartFailed, last_lines
 from harness.services import bigquery, bigtable, files, hdfs, http, kafka, pubsub, redis, sqlite
@@ -126,23 +126,23 @@ class Stack:
         ports = {instance: self.site.port(instance, "serves") for instance in self._serving}
         self.served = {instance: (port.bind, self.site.direct(instance, port)) for instance, port in ports.items()}
 
-    def take_over(self, tell: Tell, living: Mapping[str, Child], watch: Callable[[int, OnExit], None]) -> None:
-        """As `start`, of services that run already: those of a harness that was killed. Whatever it had broken is healed.
-
-        `living`: their processes by name; `watch`: how to be told of a process's end. A process that was killed is started again.
-        Raises HarnessFault where one has ended that does not survive that.
-        """
+    def take_over(self, tell: Tell) -> None:
+        """As `start`, of services that run already: those of a harness that was killed. Whatever it had broken is healed, and a
+        process that was killed is started again. Raises HarnessFault where one has ended that does not survive that."""
         self._tell = tell
         self._know_servers()
         of_whom = {"toxiproxy": "", **{p: s.name for s in self._services for p in s.processes()}}
         kept = {p for s in self._services if s.durable for p in s.processes()}
+        living: dict[str, Child] = {}
+        for process in of_whom:
+            child = self.site.join(process, self._log(process), partial(self._exited, process))
+            if child is not None:
+                living[process] = child
         if lost := [process for process in of_whom if process not in living and process not in kept]:
             raise HarnessFault(f"{', '.join(lost)} ended, and what was in it is lost")
         for process, name in of_whom.items():
             if process in living:
                 child = living[process]
-                self.site.children.signal(child.pid, signal.SIGCONT)
-                watch(child.pid, partial(self._exited, process))
                 if name:
                     self.servers[name].children[process] = child
                 self._started(process, child, self.version(name) if name else self.site.version(process))

@@ -6,11 +6,11 @@ import dataclasses
 import itertools
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from faults.base import Fault
 from harness.backends.base import Site
-from harness.backends.local_site import Outlived
+from harness.backends.outlived import Outlived, OutlivedProcesses
 from harness.backends.process import Processes
 from harness.topology import Pipeline, UsageError
 
@@ -24,7 +24,10 @@ class Backend(Protocol):
     where: str
     notes: list[str]
 
-    def site(self, pipeline: Pipeline) -> Site: ...
+    def site(self, pipeline: Pipeline, outlived: Any = None) -> Site:
+        """`outlived`: of a harness that was killed, what it left of one that is to be taken over (see outlived.py)."""
+        ...
+
     def refuses(self, fault: Fault, pipeline: Pipeline) -> str:
         """Why a fault cannot be done to this pipeline here, or ""."""
         ...
@@ -58,8 +61,7 @@ class ProcessBackend:
                 with Shown() as shown:
                     self._programs = dataclasses.replace(self._programs, **{name: provision_one(name, shown)})
 
-    def site(self, pipeline: Pipeline, outlived: Outlived | None = None) -> Site:
-        """`outlived`: the one to be taken over from a harness that was killed."""
+    def site(self, pipeline: Pipeline, outlived: OutlivedProcesses | None = None) -> Site:
         from harness.backends.process_site import ProcessSite
 
         folder = Path(outlived.folder) if outlived else self._processes.temp / f"stack-{next(self._numbers)}"
@@ -74,9 +76,17 @@ class ProcessBackend:
 
 class Backends:
     """Makes each backend when a pipeline first needs it. `wanted`: one of NAMES; `endpoints`: for "external"; `forgets`: of
-    the programs that do the same, those are taken that do not keep everything for ever."""
+    the programs that do the same, those are taken that do not keep everything for ever; `outlived`: what a harness that was
+    killed has left."""
 
-    def __init__(self, wanted: str, processes: Processes, endpoints: Path | None = None, forgets: bool = False) -> None:
+    def __init__(
+        self,
+        wanted: str,
+        processes: Processes,
+        endpoints: Path | None = None,
+        forgets: bool = False,
+        outlived: Outlived | None = None,
+    ) -> None:
         if wanted not in NAMES:
             raise UsageError(f"There is no backend {wanted!r}; there are {', '.join(NAMES)}.")
         if wanted == "external" and endpoints is None:
@@ -87,6 +97,7 @@ class Backends:
         if wanted != "external" and endpoints is not None:
             raise UsageError(f"The endpoints file {endpoints} is for --backend external, not {wanted}.")
         self._wanted, self._processes, self._endpoints, self._forgets = wanted, processes, endpoints, forgets
+        self._outlived = outlived
         self._made: dict[str, Backend] = {}
         self._why_not: str | bool | None = False
 
@@ -113,7 +124,7 @@ class Backends:
             self._made[name] = (
                 ProcessBackend(self._processes, reason, self._forgets)
                 if name == "process"
-                else docker.DockerBackend(self._processes)
+                else docker.DockerBackend(self._processes, self._outlived)
             )
         made = self._made[name]
         if isinstance(made, docker.DockerBackend):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from faults.base import Container
+    from harness.backends.outlived import Outlived
     from harness.linkmeter import Flow
     from harness.topology import Batch, Worker
     from harness.toxiproxy import ToxiproxyServer
@@ -79,6 +80,11 @@ class Children(Protocol):
 
     def stop_now(self, pid: int) -> None:
         """SIGKILL; returns when it has ended."""
+        ...
+
+    def outlive(self, seconds: float) -> None:
+        """Should this harness be killed, all of them go on for so long, and another one may take them over; what it had stopped
+        continues. 0: they end with it, as they do by default. Raises HarnessFault."""
         ...
 
 
@@ -182,6 +188,15 @@ class Site(Protocol):
         self, instance: str, worker: Worker | Batch, env: Mapping[str, str], log: Path, output: Path | None = None
     ) -> tuple[Launch, str]:
         """What starts a worker, and its command as a person would write it. `output`: a file that it leaves behind."""
+        ...
+
+    def to_be_outlived(self) -> Outlived | None:
+        """By what another harness finds this site again, should this one be killed; None where it cannot."""
+        ...
+
+    def join(self, name: str, log: Path, on_exit: OnExit) -> Child | None:
+        """Of a site that is taken over: the process of a service or a worker that runs already, healed of what was done to it;
+        None if it has ended."""
         ...
 
     def container(self, instance: str) -> Container:

@@ -13,7 +13,6 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -27,11 +26,15 @@ from typing import Any
 from faults.base import Fault
 from harness.backends import images, reaper, ryuk
 from harness.backends.base import Child, Exit, OnExit, Site
+from harness.backends.outlived import Outlived, OutlivedContainers
 from harness.backends.process import Processes, start_time
+from harness.backends.reaper_line import ReaperLine
 from harness.errors import BackendGone, HarnessFault
 from harness.topology import BigQuery, Hdfs, Pipeline, Sqlite, UsageError
 
 LABEL = reaper.LABEL
+#: What a container is of its site: the name by which the others on its network know it.
+PART = "gauntlet.part"
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 #: So long may the daemon be away before a run is broken off.
 AWAY_AT_MOST_S = 20.0
@@ -146,11 +149,13 @@ class DockerBackend:
 
     name, where = "docker", "in containers"
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, outlived: Outlived | None = None) -> None:
+        """`outlived`: what a harness that was killed has left, whose containers are taken over. Raises HarnessFault where there
+        are none any more."""
         daemon = client()
         with asking():
             self.images = images.resolve(daemon)
-            self.containers = Containers(daemon)
+            self.containers = Containers(daemon, outlived if isinstance(outlived, OutlivedContainers) else None)
         self.notes = list(self.images.notes)
         self._processes = processes
         self._numbers = itertools.count(1)
@@ -167,11 +172,11 @@ class DockerBackend:
                 images.fetch_declared(self.containers.client, pipeline)
             self._fetched |= declared
 
-    def site(self, pipeline: Pipeline) -> Site:
+    def site(self, pipeline: Pipeline, outlived: OutlivedContainers | None = None) -> Site:
         from harness.backends.docker_site import DockerSite
 
-        folder = self._processes.temp / f"containers-{next(self._numbers)}"
-        return DockerSite(pipeline, self.images, self.containers, folder)
+        folder = Path(outlived.folder) if outlived else self._processes.temp / f"containers-{next(self._numbers)}"
+        return DockerSite(pipeline, self.images, self.containers, folder, outlived)
 
     def refuses(self, fault: Fault, pipeline: Pipeline) -> str:
         return ""
@@ -193,11 +198,13 @@ class _Life:
 class Containers:
     """All containers of one harness, labelled with it, and removed with it. Safe to use from any thread."""
 
-    def __init__(self, daemon: Any) -> None:
+    def __init__(self, daemon: Any, outlived: OutlivedContainers | None = None) -> None:
+        """`outlived`: those of a harness that was killed are taken over. Raises HarnessFault where there are none any more."""
         self.client = daemon
         self._api = daemon.api
         # One a keeper, not one a process: a process may have several, and each removes only its own.
-        self.owner = f"{_machine()}/{os.getpid()}/{start_time(os.getpid())}/{secrets.token_hex(4)}"
+        own = f"{_machine()}/{os.getpid()}/{start_time(os.getpid())}/{secrets.token_hex(4)}"
+        self.owner = outlived.owner if outlived is not None else own
         _sweep_of_the_dead(self._api)
         self._lock = threading.Lock()
         self._ids: dict[int, str] = {}
@@ -208,14 +215,7 @@ class Containers:
         self._invented = itertools.count(-1, -1)
         self._closing = False
         self._creating = 0
-        self._reaper = subprocess.Popen(
-            [sys.executable, "-P", reaper.__file__, self.owner, str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert self._reaper.stdout is not None
-        if self._reaper.stdout.readline() != b"ready\n":
-            raise HarnessFault("the reaper of containers did not start; without it a killed harness would leave them")
+        self._reaper = ReaperLine.started(self.owner) if outlived is None else ReaperLine.joined(self.owner)
         self._events = self._ends(time.time())
         # While `_hearing` is set, every end is known, unless `_gone` says why not.
         self._hearing = threading.Event()
@@ -225,23 +225,37 @@ class Containers:
         self._tellers = ThreadPoolExecutor(8, "container-exit")
         threading.Thread(target=self._listen, name="docker-events", daemon=True).start()
         self._to_ryuk: socket.socket | None = None
+        #: Its port on loopback; 0 where it does not watch.
+        self.ryuks_port = outlived.ryuk if outlived is not None else 0
+        self._outlives = outlived is not None
         #: Done when Ryuk watches too, with None, or with the reason why it does not.
         self.ryuk: Future[str | None] = Future()
-        if reason := ryuk.why_not(daemon):
+        if outlived is not None and not self.ryuks_port:
+            self.ryuk.set_result("it did not watch before")
+        elif outlived is None and (reason := ryuk.why_not(daemon)):
             self.ryuk.set_result(reason)
         else:  # beside the first containers, which wait for nothing: the reaper watches already
             threading.Thread(target=self._start_ryuk, name="ryuk", daemon=True).start()
 
     def _start_ryuk(self) -> None:
         try:
-            with self._making():
-                port = ryuk.start(self.owner)
-            self._to_ryuk = ryuk.hand_over(port, self.owner, lambda: self._closing)
+            if not self.ryuks_port:
+                with self._making():
+                    self.ryuks_port = ryuk.start(self.owner)
+            self._to_ryuk = ryuk.hand_over(self.ryuks_port, self.owner, lambda: self._closing)
             self.ryuk.set_result(None)
         except Exception as error:  # whatever it is, the run goes on: the reaper watches
             if not self._closing:
                 print(f"  Ryuk does not watch ({error}); the harness's own reaper does", file=sys.stderr, flush=True)
+            self.ryuks_port = 0
             self.ryuk.set_result(str(error))
+
+    def outlive(self, seconds: float) -> None:
+        """See harness.backends.base.Children."""
+        if seconds:
+            self.ryuk.result(ryuk.READY_WITHIN_S + 30)  # whoever lets them live has to hold it back
+        self._outlives = bool(seconds)
+        self._reaper.outlive(seconds, self.ryuks_port)
 
     # -- making ------------------------------------------------------------------------------------------------
 
@@ -268,11 +282,17 @@ class Containers:
             with self._lock:
                 self._creating -= 1
 
-    def network(self) -> Any:
+    def network(self, outlived: str = "") -> Any:
+        """A network of this harness's own; or, by its id, the one of a harness that was killed."""
         from testcontainers.core.network import Network
 
         with self._making():
-            return Network(docker_network_kw={"labels": self.labels}).create()
+            if not outlived:
+                return Network(docker_network_kw={"labels": self.labels}).create()
+            joined = Network()
+            joined._network = self.client.networks.get(outlived)
+            joined.name = joined._network.name
+            return joined
 
     def volume(self) -> str:
         """A volume of this harness's own: its name."""
@@ -308,8 +328,9 @@ class Containers:
 
         try:
             with self._making():
+                labels = self.labels | ({PART: alias} if alias else {})
                 made = DockerContainer(
-                    image, docker_client_kw={"timeout": 60}, env=dict(env or {}), labels=self.labels, **kwargs
+                    image, docker_client_kw={"timeout": 60}, env=dict(env or {}), labels=labels, **kwargs
                 )
                 if command:
                     made.with_command(list(command))  # type: ignore[arg-type]
@@ -338,6 +359,25 @@ class Containers:
         with self._making():
             stream = self._api.attach(container, stdout=True, stderr=True, stream=True, logs=False)
             self._api.start(container)
+            return self._live(container, stream, log, on_exit)
+
+    def parts(self) -> dict[str, str]:
+        """Every container, whether it runs or has ended: what it is of its site (its id, where it is nothing) -> its id."""
+        with asking():
+            found = self._api.containers(all=True, filters={"label": f"{LABEL}={self.owner}"})
+        return {c["Labels"].get(PART, c["Id"]): c["Id"] for c in found}
+
+    def join(self, container: str, log: Path, on_exit: OnExit | None = None) -> Child | None:
+        """The life of a container that runs since before this harness, which hears from now on how it ends, and has what it
+        writes in `log`; None if it has ended."""
+        with asking():
+            state = self._api.inspect_container(container)["State"]
+            if not state["Running"]:
+                return None
+            if state["Paused"]:
+                self._api.unpause(container)
+            last = log.stat().st_mtime if log.exists() else 0.0
+            stream = self._api.logs(container, stdout=True, stderr=True, stream=True, follow=True, since=last)
             return self._live(container, stream, log, on_exit)
 
     def _live(self, container: str, stream: Iterator[bytes], log: Path, on_exit: OnExit | None) -> Child:
@@ -606,6 +646,9 @@ class Containers:
         """Removes everything; returns when it is gone."""
         with self._lock:
             self._closing = True
+        if self._outlives:  # Ctrl-C once more, in the middle of this, is not outlived
+            with contextlib.suppress(HarnessFault):
+                self.outlive(0)
         with contextlib.suppress(Exception):
             self._events.close()
         deadline = time.monotonic() + 30
@@ -615,11 +658,7 @@ class Containers:
         with contextlib.suppress(Exception):
             while not gone and time.monotonic() < deadline:
                 gone = reaper.sweep(self._api, self.owner) == 0
-        if self._reaper.stdin is not None:
-            with contextlib.suppress(OSError):
-                if gone and not self._creating:
-                    self._reaper.stdin.write(reaper.ALL_DONE)  # else it sweeps on until nothing comes any more
-                self._reaper.stdin.close()
+        self._reaper.close(all_done=gone and not self._creating)
         if self._to_ryuk is not None:
             self._to_ryuk.close()
         if gone or self._answers():
@@ -631,8 +670,6 @@ class Containers:
                 file=sys.stderr,
                 flush=True,
             )
-        if self._reaper.stdout is not None:
-            self._reaper.stdout.close()
         self._tellers.shutdown(wait=False)
 
     def _answers(self) -> bool:
@@ -679,7 +716,7 @@ def _sweep_of_the_dead(api: Any) -> None:
     labels |= {c["Labels"].get(reaper.RYUK, "") for c in api.containers(all=True, filters={"label": reaper.RYUK})}
     for owner in labels:
         machine, pid, started = [*owner.rsplit("/", 3), "", ""][:3]
-        if machine != _machine():
+        if machine != _machine() or reaper.stays(owner):
             continue
         try:
             alive = start_time(int(pid)) == int(started)

@@ -17,6 +17,7 @@ from pathlib import Path
 from harness.backends.base import Child, Door, Exit, Launch, OnExit, Port
 from harness.backends.docker import Containers
 from harness.backends.images import Images, local_ref
+from harness.backends.outlived import OutlivedContainers
 from harness.backends.worker_container import WorkerContainer
 from harness.errors import HarnessFault, died
 from harness.linkmeter import Flow
@@ -45,10 +46,17 @@ class DockerSite:
     existing: Mapping[str, str] = {}
     projects: Mapping[str, str] = {}
 
-    def __init__(self, pipeline: Pipeline, images: Images, containers: Containers, folder: Path) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        images: Images,
+        containers: Containers,
+        folder: Path,
+        outlived: OutlivedContainers | None = None,
+    ) -> None:
         self.folder, self.children = folder, containers
         self._containers, self._images = containers, images
-        self._network = containers.network()
+        self._network = containers.network(outlived.network if outlived is not None else "")
         self._made: dict[str, str] = {}
         self._workers: dict[str, WorkerContainer] = {}
         self._ports: dict[tuple[str, str], Port] = {}
@@ -57,11 +65,42 @@ class DockerSite:
         self._processes = [p for s in pipeline.services if s.networked for p in s.processes()] + list(
             pipeline.serving()
         )
+        self._instances = set(pipeline.instances())
         self._shared: dict[str, str] = {}  # path in the workers' containers -> volume
         self._outside: dict[int, int] = {}
         self._directs: dict[str, tuple[int, Port]] = {}
         self.doors: Mapping[str, Door] = {}
         self.toxiproxy = ToxiproxyServer("127.0.0.1", 0)
+        if outlived is not None:
+            self._take_over(pipeline, outlived)
+
+    def _take_over(self, pipeline: Pipeline, outlived: OutlivedContainers) -> None:
+        known = {TOXIPROXY, *self._instances, *(p for s in pipeline.services for p in s.processes())}
+        parts = self._containers.parts()
+        self._made = {part: container for part, container in parts.items() if part in known}
+        # What belonged to the run alone in which the harness was killed: its meter, its batch truth, a second process.
+        self._containers.remove([container for part, container in parts.items() if part not in known])
+        self._shared = dict(outlived.shared)
+        for process, what, number in outlived.ports:
+            self._ports[process, what] = _port(process, number)
+        self._numbers = itertools.count(max([9000, *(number for *_, number in outlived.ports)]) + 1)
+        if TOXIPROXY in self._made:
+            self._know_doors()
+        if not self.doors and self._proxies:
+            raise HarnessFault("toxiproxy ended, and every link with it")
+
+    def to_be_outlived(self) -> OutlivedContainers:
+        ports = [(process, what, int(port.bind.rpartition(":")[2])) for (process, what), port in self._ports.items()]
+        c = self._containers
+        return OutlivedContainers(str(self.folder), c.owner, c.ryuks_port, self._network.id, ports, dict(self._shared))
+
+    def join(self, name: str, log: Path, on_exit: OnExit) -> Child | None:
+        if name not in self._made:
+            return None
+        child = self._containers.join(self._made[name], log, on_exit)
+        if child is not None and name in self._instances:
+            self._know_worker(name).heal()
+        return child
 
     def start_toxiproxy(self, log: Path, on_exit: OnExit) -> Child:
         inside = [API_PORT]
@@ -80,13 +119,18 @@ class DockerSite:
             dns_opt=["timeout:1", "attempts:1"],
         )
         self._made[TOXIPROXY] = container
-        self._outside = self._containers.published(container)
+        self._know_doors()
         if API_PORT not in self._outside:
             self._containers.stop_now(child.pid)  # it has ended, and its last lines are in the log once that is told
             raise died("toxiproxy", self.versions()["toxiproxy"], self._containers.ended(child.pid), log)
-        self.toxiproxy = ToxiproxyServer("127.0.0.1", self._outside[API_PORT])
-        self.doors = {proxy: self._door(proxy, FIRST_DOOR + i) for i, proxy in enumerate(self._proxies)}
         return child
+
+    def _know_doors(self) -> None:
+        """Where what Toxiproxy listens at is to be found, if it has not ended."""
+        self._outside = self._containers.published(self._made[TOXIPROXY])
+        if API_PORT in self._outside:
+            self.toxiproxy = ToxiproxyServer("127.0.0.1", self._outside[API_PORT])
+            self.doors = {proxy: self._door(proxy, FIRST_DOOR + i) for i, proxy in enumerate(self._proxies)}
 
     def _door(self, proxy: str, port: int) -> Door:
         outside = f"127.0.0.1:{self._outside[port]}"
@@ -95,8 +139,7 @@ class DockerSite:
 
     def port(self, process: str, what: str) -> Port:
         if (process, what) not in self._ports:
-            number = next(self._numbers)
-            self._ports[process, what] = Port(f"0.0.0.0:{number}", f"{process}:{number}")
+            self._ports[process, what] = _port(process, next(self._numbers))
         return self._ports[process, what]
 
     def direct(self, process: str, port: Port) -> str:
@@ -202,12 +245,15 @@ class DockerSite:
             )
             made.append(container)
             self._made[instance] = container
-            self._workers[instance] = WorkerContainer(
-                self._containers.client.api, container, self._network.id, instance
-            )
+            self._know_worker(instance)
             return child
 
         return start, f"{' '.join(argv)} (in {image})"
+
+    def _know_worker(self, instance: str) -> WorkerContainer:
+        made = WorkerContainer(self._containers.client.api, self._made[instance], self._network.id, instance)
+        self._workers[instance] = made
+        return made
 
     def _bring(self, how: Exit, output: Path) -> Exit:
         self._containers.fetch(how.pid, OUTPUT, output)
@@ -227,6 +273,10 @@ class DockerSite:
 
     def close(self) -> None:
         self._containers.remove(list(self._made.values()), self._network)
+
+
+def _port(process: str, number: int) -> Port:
+    return Port(f"0.0.0.0:{number}", f"{process}:{number}")
 
 
 class ContainerMeter:

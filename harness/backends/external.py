@@ -38,7 +38,7 @@ class ExternalBackend:
         self.notes: list[str] = []
         self._numbers = itertools.count(1)
 
-    def site(self, pipeline: Pipeline) -> Site:
+    def site(self, pipeline: Pipeline, outlived: None = None) -> Site:
         self._endpoints.check(pipeline)
         folder = self._processes.temp / f"external-{next(self._numbers)}"
         return ExternalSite(pipeline, self._toxiproxy, self._processes, folder, self._endpoints)
@@ -91,6 +91,9 @@ class ExternalSite(LocalSite):
         for link, service in endpoints.open_links(pipeline).items():
             if "://" in self.existing[service]:
                 self.doors[link] = dataclasses.replace(self.doors[link], client=self.existing[service])
+
+    def to_be_outlived(self) -> None:
+        """What runs beside the services of others ends with its harness, which is who sweeps there."""
 
     def port(self, process: str, what: str) -> Port:
         endpoint = self._endpoints.services.get(process)

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from faults.base import Container
 from harness.backends.base import Child, Door, Launch, OnExit, Port
+from harness.backends.outlived import OutlivedProcesses
 from harness.backends.process import Ports, Processes
 from harness.errors import HarnessFault
 from harness.linkmeter import LinkMeter
 from harness.provision.programs import Program
 from harness.topology import Batch, Pipeline, Worker
 from harness.toxiproxy import ToxiproxyServer
-
-
-@dataclass(frozen=True)
-class Outlived:
-    """A site whose processes run already: its folder, and where all that belongs to it listens (the proxies of its links by name,
-    Toxiproxy itself, and whatever `Site.port` gave)."""
-
-    folder: str
-    doors: Mapping[str, int]
-    api: int
-    taken: Sequence[tuple[str, str, int]]
 
 
 class LocalSite:
@@ -40,7 +30,7 @@ class LocalSite:
         processes: Processes,
         folder: Path,
         doors: Mapping[str, int] | None = None,
-        outlived: Outlived | None = None,
+        outlived: OutlivedProcesses | None = None,
     ) -> None:
         self.folder, self.children = folder, processes
         self._program, self._processes = toxiproxy, processes
@@ -58,10 +48,16 @@ class LocalSite:
         for process, what, port in () if outlived is None else outlived.taken:
             self._taken[process, what] = _port(self._free.hold(port))
 
-    def to_be_outlived(self) -> Outlived:
-        """By what another harness finds all of it again, should this one be killed."""
+    def to_be_outlived(self) -> OutlivedProcesses | None:
         taken = [(process, what, int(port.bind.rpartition(":")[2])) for (process, what), port in self._taken.items()]
-        return Outlived(str(self.folder), self._doors, self._api, taken)
+        return OutlivedProcesses(str(self.folder), self._doors, self._api, taken)
+
+    def join(self, name: str, log: Path, on_exit: OnExit) -> Child | None:
+        child = dict(self._processes.living()).get(log)
+        if child is not None:
+            self._processes.signal(child.pid, signal.SIGCONT)
+            self._processes.watch(child.pid, on_exit)
+        return child
 
     def start_toxiproxy(self, log: Path, on_exit: OnExit) -> Child:
         argv = [*self._program.start_args("127.0.0.1", self._api), "-proxy-metrics"]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from harness import versions
 from harness.backends.base import Child, Exit, OnExit, Port
-from harness.backends.local_site import LocalSite, Outlived
+from harness.backends.local_site import LocalSite
+from harness.backends.outlived import OutlivedProcesses
 from harness.backends.process import Processes
 from harness.errors import StartFailed, last_lines
 from harness.provision import Programs
@@ -33,7 +34,7 @@ class ProcessSite(LocalSite):
         processes: Processes,
         folder: Path,
         doors: Mapping[str, int] | None = None,
-        outlived: Outlived | None = None,
+        outlived: OutlivedProcesses | None = None,
     ) -> None:
         super().__init__(pipeline, programs.toxiproxy, processes, folder, doors, outlived)
         self._programs = programs

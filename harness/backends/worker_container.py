@@ -43,6 +43,16 @@ class WorkerContainer:
         if self._inspect()["HostConfig"]["CpuQuota"] != quota:
             raise HarnessFault(f"the daemon did not set the processor's share of {self._alias}")
 
+    def heal(self) -> None:
+        """Of whatever is done here, and was left so."""
+        self.connect()
+        with asking():
+            limits = self._inspect()["HostConfig"]
+        if limits["CpuQuota"] > 0:
+            self.limit_cpus(None)
+        if 0 < limits["Memory"] < _ALL_MEMORY:
+            self.limit_memory(None)
+
     @asking()
     def throttled_periods(self) -> int:
         return int(self._stats()["cpu_stats"]["throttling_data"]["throttled_periods"])

@@ -34,7 +34,7 @@ from assertions.faults_effective import FaultsEffective
 from assertions.load_delivered import LoadDelivered
 from faults import random_schedule
 from harness.backends import Backend
-from harness.backends.local_site import LocalSite
+from harness.backends.outlived import Outlived
 from harness.errors import HarnessFault
 from harness.history import History, Listener
 from harness.ledger import Ledger, ledgers
@@ -133,22 +133,29 @@ class Soak:
         try:
             if taken is None:
                 base.deploy_workers(lambda hop: None)
-            site = stack.site
-            if isinstance(site, LocalSite) and not site.existing:
-                self._let_it_outlive(base, site)
+            if (left := stack.site.to_be_outlived()) is not None:
+                self._let_it_outlive(base, left)
             yield stack, Deployed(base.names, base.supervisor)
         finally:
             forget(self.folder)
-            each(lambda: self.session.processes.outlive(0), base.clean_up, base.history.close)
+            each(*(partial(outlive, 0) for outlive in self._outliving(base)), base.clean_up, base.history.close)
 
-    def _let_it_outlive(self, base: Run, site: LocalSite) -> None:
-        processes = self.session.processes
-        Deployment(str(processes.temp), str(base.folder.path), site.to_be_outlived()).keep(self.folder)
+    def _let_it_outlive(self, base: Run, left: Outlived) -> None:
+        temp, site = self.session.processes.temp, base.stack.site
+        Deployment(str(temp), str(base.folder.path), site.name, left).keep(self.folder)
         try:
-            processes.outlive(LINGERS_S, f"{site.toxiproxy.host}:{site.toxiproxy.port}")
+            for outlive in self._outliving(base):
+                outlive(LINGERS_S)
         except HarnessFault as error:
             forget(self.folder)
+            each(*(partial(outlive, 0) for outlive in self._outliving(base)))
             self.tell(f"should this process be killed, nothing can be judged of the cycle under way: {error}")
+
+    def _outliving(self, base: Run) -> list[Callable[[float], None]]:
+        """What lets processes outlive this one, the load among them always, and then containers."""
+        processes, site = self.session.processes, base.stack.site
+        of_processes = partial(processes.outlive, toxiproxy=f"{site.toxiproxy.host}:{site.toxiproxy.port}")
+        return [of_processes, *([site.children.outlive] if site.children is not processes else [])]
 
     def _deploy(self) -> tuple[Stack, Run]:
         self.session.prepare(self.scenario.pipeline)

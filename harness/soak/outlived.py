@@ -1,8 +1,8 @@
 """A deployment that outlives its harness: where it stands, and how the next harness takes it over.
 
 The emulators keep everything in memory. So that what was acknowledged when a soak was killed can still be judged, the
-processes of its pipeline go on for `LINGERS_S`, and `deployment.json` in its folder says where they are. Only a kill leaves it
-there: a soak that ends in any other way ends them with it. Containers end with their harness.
+processes or containers of its pipeline go on for `LINGERS_S`, and `deployment.json` in its folder says where they are. Only a
+kill leaves it there: a soak that ends in any other way ends them with it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.backends.local_site import Outlived
+from harness.backends.outlived import OUTLIVED, Outlived
 from harness.run_folder import DamagedRun, read_json, write_whole
 from harness.topology import UsageError
 
@@ -30,6 +30,7 @@ class Deployment:
 
     temp: str
     run: str
+    backend: str
     site: Outlived
 
     def keep(self, folder: Path) -> None:
@@ -43,7 +44,7 @@ class Deployment:
             return None
         saved = read_json(_file(folder))
         try:
-            return cls(saved["temp"], saved["run"], Outlived(**saved["site"]))
+            return cls(saved["temp"], saved["run"], saved["backend"], OUTLIVED[saved["backend"]](**saved["site"]))
         except (KeyError, TypeError) as error:
             raise DamagedRun(f"{_file(folder)}: is of no use ({error!r}); without it the soak can go on.") from error
 

@@ -16,6 +16,7 @@ import pytest
 import requests
 from google.cloud.bigtable_v2.types import MutateRowsRequest
 
+from harness.backends import docker, reaper
 from harness.catalog import claims
 from harness.services.bigtable import INSTANCE, read_rows
 from harness.session import Session
@@ -136,6 +137,30 @@ def test_what_was_acknowledged_before_a_kill_is_judged_after_it(tmp_path: Path, 
     assert {f["assertion"] for f in run["findings"]} >= {"no_loss", "duplicate_rate", "batch_parity", "content"}
     checked = subprocess.run([*GAUNTLET[:-1], "check", str(folder)], capture_output=True, text=True, timeout=120)
     assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize(("seed", "fault"), [(26, "kill_broker"), (2, "disconnect")])
+def test_containers_in_docker_outlive_a_kill_as_processes_do(tmp_path: Path, seed: int, fault: str) -> None:
+    if reason := docker.why_not():
+        pytest.skip(f"no containers: {reason}")
+    in_force = f'"kind":"fault-start","index":0,"fault":"{fault}"'
+    words = ["--backend", "docker", *ONE[2:], "--seed", str(seed), "--out", str(tmp_path)]
+    started = killed(tmp_path, 1, in_force, *words)
+    assert not begun(tmp_path, 1, '"kind":"fault-end"'), "the fault was in force"
+    folder = next(tmp_path.glob("*-soak-*"))
+    left = json.loads((folder / "deployment.json").read_text())["site"]
+    time.sleep(2)
+    api = docker.client().api
+    ours = {"label": f"{reaper.LABEL}={left['owner']}"}
+    names = {c["Labels"].get(docker.PART) for c in api.containers(filters=ours)}
+    assert names >= {"toxiproxy", "pubsub", "bigtable", "preprocessor", "converter", "aggregator"}, "all of it goes on"
+    verdict = resumed(folder)
+    (cut,) = verdict["cut"]
+    assert (cut["verdict"], cut["judged"], cut["events"]["acked"]) == ("pass", 5_000, 5_000)
+    assert verdict["unjudged"] == {"tried_again": 0, "cut_off": 0}
+    assert verdict["events"]["acked"] == 5_000 * (1 + len(verdict["cycles"]))
+    assert gone(started)
+    assert api.containers(all=True, filters=ours) == api.networks(filters=ours) == []
 
 
 @pytest.mark.parametrize(("done", "by"), [("counted again", "duplicate_rate"), ("lost", "no_loss")])

@@ -14,7 +14,7 @@ from saved_run import World
 
 from assertions.judge import judge
 from harness.backends.base import Child
-from harness.backends.local_site import Outlived
+from harness.backends.outlived import OutlivedProcesses
 from harness.catalog import claims
 from harness.run import Deployed, Outcome
 from harness.run_folder import DamagedRun
@@ -313,8 +313,8 @@ def test_of_what_nobody_watched_only_events_are_claimed() -> None:
 
 def test_where_a_deployment_is_can_be_read_again(tmp_path: Path) -> None:
     assert Deployment.left_in(tmp_path) is None
-    site = Outlived("/tmp/site", {"load->kafka": 20000}, 20001, [["kafka", "direct", 20002]])  # type: ignore[list-item]
-    left = Deployment("/tmp/temp", "/tmp/run", site)
+    site = OutlivedProcesses("/tmp/site", {"load->kafka": 20000}, 20001, [["kafka", "direct", 20002]])  # type: ignore[list-item]
+    left = Deployment("/tmp/temp", "/tmp/run", "process", site)
     left.keep(tmp_path)
     assert Deployment.left_in(tmp_path) == left
     forget(tmp_path)
