@@ -195,7 +195,10 @@ class Tree:
         if not folder.exists():
             files = _git("archive", "--format=tar", commit, at=top, why=f"The commit {commit[:10]} cannot be read")
             with tarfile.open(fileobj=io.BytesIO(files)) as tar:
-                tar.extractall(folder, filter="tar")  # it may hold links that lead out, as a repository may
+                # It may hold links that lead out, as a repository may; Debian 12's Python knows no filters, and needs none
+                # (https://docs.python.org/3/library/tarfile.html#supporting-older-python-versions).
+                tar.extraction_filter = getattr(tarfile, "tar_filter", lambda member, path: member)
+                tar.extractall(folder)
         return cls(top, folder)
 
     def moved(self, worker: Worker) -> Worker:
