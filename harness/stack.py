@@ -133,11 +133,8 @@ class Stack:
         self._know_servers()
         of_whom = {"toxiproxy": "", **{p: s.name for s in self._services for p in s.processes()}}
         kept = {p for s in self._services if s.durable for p in s.processes()}
-        living: dict[str, Child] = {}
-        for process in of_whom:
-            child = self.site.join(process, self._log(process), partial(self._exited, process))
-            if child is not None:
-                living[process] = child
+        joined = {p: self.site.join(p, self._log(p), partial(self._exited, p)) for p in of_whom}
+        living = {process: child for process, child in joined.items() if child is not None}
         if lost := [process for process in of_whom if process not in living and process not in kept]:
             raise HarnessFault(f"{', '.join(lost)} ended, and what was in it is lost")
         for process, name in of_whom.items():

@@ -95,6 +95,10 @@ class Port:
     bind: str
     reach: str
 
+    @property
+    def number(self) -> int:
+        return int(self.bind.rpartition(":")[2])
+
 
 @dataclass(frozen=True)
 class Door:

@@ -253,7 +253,10 @@ class Containers:
     def outlive(self, seconds: float) -> None:
         """See harness.backends.base.Children."""
         if seconds:
-            self.ryuk.result(ryuk.READY_WITHIN_S + 30)  # whoever lets them live has to hold it back
+            try:
+                self.ryuk.result(ryuk.READY_WITHIN_S + 30)  # whoever lets them live has to hold it back
+            except TimeoutError as error:
+                raise HarnessFault("Ryuk neither watches nor says why not") from error
         self._outlives = bool(seconds)
         self._reaper.outlive(seconds, self.ryuks_port)
 

@@ -90,7 +90,7 @@ class DockerSite:
             raise HarnessFault("toxiproxy ended, and every link with it")
 
     def to_be_outlived(self) -> OutlivedContainers:
-        ports = [(process, what, int(port.bind.rpartition(":")[2])) for (process, what), port in self._ports.items()]
+        ports = [(process, what, port.number) for (process, what), port in self._ports.items()]
         c = self._containers
         return OutlivedContainers(str(self.folder), c.owner, c.ryuks_port, self._network.id, ports, dict(self._shared))
 
@@ -165,8 +165,7 @@ class DockerSite:
     def start_emulator(
         self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit, args: Sequence[str] = ()
     ) -> Child:
-        number = port.bind.rsplit(":", 1)[1]
-        command = [*(word.format(port=number) for word in self._images[kind].command), *args]
+        command = [*(word.format(port=port.number) for word in self._images[kind].command), *args]
         return self._start(name, kind, command, log, on_exit, {})
 
     def start_hdfs(self, name: str, main: str, ports: Sequence[Port], log: Path, on_exit: OnExit) -> Child:

@@ -132,7 +132,7 @@ class Keeper:
     def outlive(self, seconds: float, door: str, reset: str) -> None:
         """From now on, a harness that is killed may have a successor, who comes in by this socket."""
         if seconds and self.door is None:
-            self.door = _listening(door)
+            self.door = listening(door)
         self.outlives_s, self.reset = seconds, reset
 
     def heal(self) -> None:
@@ -272,7 +272,7 @@ def serve(keeper: Keeper, line: int, harness: int, awake: int) -> None:
         if line in ready:
             data = _read(line)
             if not data:
-                if keeper.outlives_s and not _ends(harness):
+                if keeper.outlives_s and not ends(harness):
                     keeper.outlives_s = 0.0  # it lives, and has closed the line: it wants no more of us
                 break
             *lines, pending = (pending + data).split(b"\n")
@@ -290,13 +290,14 @@ def _read(line: int) -> bytes:
         return b""
 
 
-def _ends(harness: int) -> bool:
+def ends(harness: int) -> bool:
+    """Whether a harness whose line is at its end has ended, or is just about to; else it lives, and has closed it."""
     watch = select.poll()
     watch.register(harness, select.POLLIN)
     return bool(watch.poll(_DYING_MS))
 
 
-def _listening(path: str) -> socket.socket:
+def listening(path: str) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     made.bind(path)
     made.listen(1)

@@ -49,7 +49,7 @@ class LocalSite:
             self._taken[process, what] = _port(self._free.hold(port))
 
     def to_be_outlived(self) -> OutlivedProcesses | None:
-        taken = [(process, what, int(port.bind.rpartition(":")[2])) for (process, what), port in self._taken.items()]
+        taken = [(process, what, port.number) for (process, what), port in self._taken.items()]
         return OutlivedProcesses(str(self.folder), self._doors, self._api, taken)
 
     def join(self, name: str, log: Path, on_exit: OnExit) -> Child | None:

@@ -57,8 +57,8 @@ class ProcessSite(LocalSite):
     def start_emulator(
         self, name: str, kind: str, port: Port, log: Path, on_exit: OnExit, args: Sequence[str] = ()
     ) -> Child:
-        host, number = port.bind.rsplit(":", 1)
-        argv = getattr(self._programs, kind).start_args(host, int(number))
+        host = port.bind.rpartition(":")[0]
+        argv = getattr(self._programs, kind).start_args(host, port.number)
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         return self._processes.spawn([*argv, *args], log, cwd=folder, on_exit=on_exit)
@@ -67,7 +67,7 @@ class ProcessSite(LocalSite):
         program = self._programs.hadoop
         assert program is not None  # the backend got it for a pipeline that has an HDFS
         folder = self.folder / name
-        web, data_web, rpc, data, data_rpc = (int(port.bind.rpartition(":")[2]) for port in ports)
+        web, data_web, rpc, data, data_rpc = (port.number for port in ports)
         hdfs = Hdfs(program, folder, (web, rpc, data, data_web, data_rpc))
         if not folder.exists():
             folder.mkdir(parents=True)

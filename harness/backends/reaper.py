@@ -32,8 +32,6 @@ EMPTY_SWEEPS = 4
 #: What a harness says that has removed everything itself.
 ALL_DONE = b"done\n"
 READY = b"ready\n"
-#: A harness that is killed loses its pipe before the kernel says that it has ended.
-_DYING_MS = 5000
 
 
 def sweep(api: Any, owner: str) -> int:
@@ -101,7 +99,9 @@ class _Watch:
             ready = dict(poll.poll())
             if self.line not in ready:
                 return b""
-            data = _read(self.line)
+            data = b""
+            with contextlib.suppress(ConnectionResetError):
+                data = os.read(self.line, 4096)
             if not data:
                 if self.outlives_s and harness is not None and not _ends(harness):
                     self.outlives_s = 0.0  # it lives, and has closed the line: it wants no more of us
@@ -114,13 +114,11 @@ class _Watch:
                 self._answer(self._outlive(float(seconds), int(port)))
 
     def _outlive(self, seconds: float, ryuks_port: int) -> bytes:
-        from harness.backends import ryuk
+        from harness.backends import keeper, ryuk
 
         try:
             if seconds and self._door is None:
-                self._door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                self._door.bind(door(self.owner))
-                self._door.listen(1)
+                self._door = keeper.listening(door(self.owner))
             if seconds and ryuks_port and self._to_ryuk is None:
                 self._to_ryuk = ryuk.hand_over(ryuks_port, self.owner, lambda: False)
         except Exception as error:  # the harness is told, and goes on as if nothing had been asked for
@@ -135,9 +133,7 @@ class _Watch:
     def successor(self, api: Any) -> int | None:
         """Waits for the next harness: its pidfd, or None if nobody came in time."""
         assert self._door is not None
-        with contextlib.suppress(
-            Exception
-        ):  # the daemon may be away; its successor continues what is still paused then
+        with contextlib.suppress(Exception):  # the daemon may be away; who joins a container continues it, too
             _continue(api, self.owner)
         deadline = time.monotonic() + self.outlives_s
         while (left := deadline - time.monotonic()) > 0:
@@ -152,6 +148,7 @@ class _Watch:
             except OSError:  # it has ended again, or is somebody else's
                 came.close()
                 continue
+            os.close(self.line)
             self.line = self.out = came.detach()
             self._answer(READY)
             return harness
@@ -164,17 +161,10 @@ class _Watch:
                 held.close()
 
 
-def _read(line: int) -> bytes:
-    try:
-        return os.read(line, 4096)
-    except ConnectionResetError:
-        return b""
-
-
 def _ends(harness: int) -> bool:
-    poll = select.poll()
-    poll.register(harness, select.POLLIN)
-    return bool(poll.poll(_DYING_MS))
+    from harness.backends import keeper  # what it says of a harness that is killed is as true here
+
+    return keeper.ends(harness)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from harness.backends import docker, images, reaper, ryuk
 from harness.backends.base import Exit
@@ -105,15 +106,6 @@ def outlived(daemon: Any, tmp_path: Path) -> Iterator[Outlived]:
             reaper.sweep(each.api, each.left.owner)
 
 
-def wait_for(what: Callable[[], bool], within_s: float = 20.0) -> bool:
-    end = time.monotonic() + within_s
-    while not what():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 def test_containers_in_docker_outlive_a_killed_harness_and_obey_the_next_one(
     daemon: Any, outlived: Outlived, tmp_path: Path
 ) -> None:
@@ -136,7 +128,7 @@ def test_containers_in_docker_outlive_a_killed_harness_and_obey_the_next_one(
         one = taken.join(parts["one"], tmp_path / "one", on_exit)
         assert one is not None
         assert taken.state(one.pid) == "sleeping"
-        assert wait_for(lambda: (tmp_path / "one").read_text().count("\n") > lines + 5), "its log goes on"
+        assert wait_for(lambda: (tmp_path / "one").read_text().count("\n") > lines + 5, 20), "its log goes on"
         taken.signal(one.pid, signal.SIGKILL)
         assert told.wait(10)
         assert (ends[0].pid, ends[0].signal) == (one.pid, "SIGKILL")
@@ -145,16 +137,14 @@ def test_containers_in_docker_outlive_a_killed_harness_and_obey_the_next_one(
     finally:
         taken.close()
     assert harness.gone()
-    assert not Path(f"/proc/{harness.reaper}").exists() or wait_for(
-        lambda: not Path(f"/proc/{harness.reaper}").exists(), 5
-    )
+    assert wait_for(lambda: not Path(f"/proc/{harness.reaper}").exists())
 
 
 def test_one_that_is_still_paused_is_continued_by_who_joins_it_in_docker(
     daemon: Any, outlived: Outlived, tmp_path: Path
 ) -> None:
     harness = outlived(60)
-    assert wait_for(lambda: harness.states() == ["running", "running"])
+    assert wait_for(lambda: harness.states() == ["running", "running"], 20)
     taken = docker.Containers(daemon, harness.left)
     try:
         two = taken.parts()["two"]
@@ -188,7 +178,7 @@ def test_containers_in_docker_that_nobody_takes_over_are_removed_when_their_time
 ) -> None:
     harness = outlived(2)
     assert len(harness.states()) == 2
-    assert wait_for(harness.gone)
+    assert wait_for(harness.gone, 20)
     with pytest.raises(HarnessFault, match="its containers have ended: their reaper is there no more"):
         docker.Containers(daemon, harness.left)
 
@@ -207,7 +197,7 @@ def test_containers_in_docker_that_nobody_takes_over_are_removed_when_their_time
 def test_only_a_kill_is_outlived_in_docker(outlived: Outlived, way: str) -> None:
     if "boom" in way:
         way = "try:\n    raise RuntimeError('boom')\nfinally:\n    containers.close()"
-    assert wait_for(outlived(60, way).gone)
+    assert wait_for(outlived(60, way).gone, 20)
 
 
 def test_ryuk_is_held_back_in_docker_and_acts_when_the_reaper_is_killed(daemon: Any, outlived: Outlived) -> None:
@@ -218,4 +208,4 @@ def test_ryuk_is_held_back_in_docker_and_acts_when_the_reaper_is_killed(daemon: 
     time.sleep(4)
     assert harness.states() == ["running", "running"]
     os.kill(harness.reaper, signal.SIGKILL)
-    assert wait_for(harness.gone)
+    assert wait_for(harness.gone, 20)

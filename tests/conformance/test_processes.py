@@ -14,10 +14,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from waiting import wait_for
 
 from harness.backends.keeper import _IGNORED
+from harness.backends.outlived import OutlivedContainers
 from harness.backends.process import Exit, Ports, Processes
 from harness.errors import HarnessFault
+from harness.session import Session
+from pipelines_under_test.kappa.pipeline import kappa
 
 
 @pytest.fixture
@@ -32,15 +36,6 @@ def gone(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def wait_for(check: object, seconds: float = 5.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if check():  # type: ignore[operator]
-            return True
-        time.sleep(0.01)
-    return bool(check())  # type: ignore[operator]
 
 
 def test_an_exit_is_told_with_its_signal(processes: Processes, tmp_path: Path) -> None:
@@ -252,6 +247,15 @@ def test_processes_that_nobody_takes_over_end_when_their_time_is_over(tmp_path: 
     assert not temp.exists()
     with pytest.raises(HarnessFault, match="its processes have ended"):
         Processes(temp)
+
+
+def test_what_is_of_another_backend_is_not_taken_over(tmp_path: Path) -> None:
+    temp, keeper, (one, _) = outlived(tmp_path, 60)
+    containers = OutlivedContainers("", "somebody", 0, "network", [], {})
+    with Session("process") as session, pytest.raises(HarnessFault, match="is of another backend"):
+        session.take_over(kappa, temp, containers)
+    assert wait_for(lambda: gone(keeper) and gone(one))
+    assert not temp.exists()
 
 
 @pytest.mark.parametrize(
