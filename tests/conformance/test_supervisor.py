@@ -198,6 +198,8 @@ def test_a_second_version_works_beside_a_worker_and_takes_over(watched: Watched)
     watched.start("exec sleep 60")
     first = watched.supervisor.child("w")
     _beside(watched, "echo new; exec sleep 60")
+    log = watched.folder / "w.new.log"
+    watched.wait(lambda: log.read_text() == "new\n")  # written a moment after its start, and before it is killed below
     second, died = watched.supervisor.beside("w")
     assert first is not None
     assert (watched.supervisor.child("w"), died) == (first, 0)
@@ -212,7 +214,6 @@ def test_a_second_version_works_beside_a_worker_and_takes_over(watched: Watched)
     watched.supervisor.signal("w", signal.SIGKILL, restart=True)
     watched.wait(lambda: len(watched.told("worker-start")) == 3)
     assert [r.get("version") for r in watched.told("worker-start")] == [None, "v2", "v2"]
-    log = watched.folder / "w.new.log"  # which it writes a moment after it was started
     watched.wait(lambda: log.read_text().count("new") == 2)
     assert log.read_text() == "new\nnew\n"
     _beside(watched, "exec sleep 60", "")
