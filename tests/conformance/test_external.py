@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient
 from staging import Staging
+from waiting import wait_for
 
 from faults import kill, kill_broker, latency, partition, pause, redeliver
 from faults.base import Fault
@@ -128,9 +129,10 @@ def test_a_service_that_does_not_answer_for_a_while_is_seen(staging: Staging, hi
         watch.start()
         time.sleep(0.6)
         staging.kill_kafka()
+        assert wait_for(lambda: any(r["kind"] == "service-away" for r in history.records), 20)
         time.sleep(1.2)
         staging.start_kafka()
-        time.sleep(1.2)
+        assert wait_for(lambda: any(r["kind"] == "service-back" for r in history.records), 30)
         watch.stop()
     told = [(r["kind"], r["service"]) for r in history.records if r["kind"] in ("service-away", "service-back")]
     assert told == [("service-away", "kafka"), ("service-back", "kafka")]

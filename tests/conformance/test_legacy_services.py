@@ -376,7 +376,7 @@ def test_redis_killed_and_restarted_costs_the_batches_on_their_way_and_doubles_n
 def test_counts_whose_answer_comes_too_late_are_not_sent_again(world: OldWorld) -> None:
     """Redis stands still for longer than a client waits, and then does all that it had been asked to do."""
     happened = over_time(minutes_ago(1), 20, 2000)
-    world.worker("speed", PER_TRIP="20", TRIP_EVERY_S="0.02")
+    world.worker("speed", PER_TRIP="20", TRIP_EVERY_S="0.1")
     world.happen(happened)
     eventually(lambda: world.counted() > 100)
     world.redis.process.send_signal(signal.SIGSTOP)

@@ -46,10 +46,9 @@ def test_a_toxic_does_what_it_says_and_its_removal_ends_it(stack: Stack) -> None
     stack.toxiproxy.add(link, Toxic("slow", "latency", "downstream", {"latency": 300}))
     slow = stack.probe(link)
     stack.toxiproxy.remove(link, "slow")
-    fast = stack.probe(link)
+    after = [stack.probe(link) for _ in range(3)]  # one of which a busy machine may delay, but no toxic all of them
     assert slow is not None
-    assert fast is not None
-    assert slow >= 0.3 > fast
+    assert slow >= 0.3 > min(took for took in after if took is not None)
 
 
 def test_an_attribute_that_toxiproxy_does_not_know_is_an_error(stack: Stack) -> None:

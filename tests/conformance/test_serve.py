@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import requests
+from waiting import wait_for
 
 pytestmark = [pytest.mark.services, pytest.mark.longer]
 
@@ -111,7 +112,7 @@ def test_a_run_outlives_the_service_and_is_watched_to_its_verdict(tmp_path: Path
         with (damaged / "ledger.bin").open("r+b") as ledger:
             ledger.seek(100)
             ledger.write(b"\xff\xff")
-        time.sleep(2)
+        assert wait_for(lambda: requests.get(f"{address}/api/runs/{damaged.name}", timeout=10).ok, 30)
         entry = requests.get(f"{address}/api/runs/{damaged.name}", timeout=10).json()
         assert (entry["standing"], "ledger.bin" in entry["why"]) == ("damaged", True)
         assert requests.get(f"{address}/api/runs/{damaged.name}/verdict", timeout=10).status_code == 409

@@ -257,6 +257,6 @@ def test_while_ends_were_not_known_it_was_not_quiet(tmp_path: Path, monkeypatch:
             return away.pop()
         return False
 
-    reason, _, took = drained(tmp_path, monkeypatch, quiet=0.6, check=check)
+    reason, _, took = drained(tmp_path, monkeypatch, quiet=0.6, stuck=20.0, check=check)
     assert reason == "drained"
     assert took >= 0.4 + 0.4 + 0.6
