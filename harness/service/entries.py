@@ -220,24 +220,27 @@ def _side_by_side(folder: Path, entry: Entry) -> Entry:
 def _compare(folder: Path, entry: Entry) -> Entry:
     check_listed(folder, "compare.json")
     verdict = read_json(folder / "verdict.json")
-    if verdict.get("verdict") not in STANDINGS[:3]:
-        raise HarnessFault(f"{folder / 'verdict.json'}: states no verdict.")
+    if verdict.get("verdict") != worst(finding["verdict"] for finding in verdict["findings"]):
+        raise HarnessFault(f"{folder / 'verdict.json'}: its verdict is not what its findings add up to.")
+    for run in read_json(folder / "compare.json").get("runs") or []:
+        check_manifest(folder / Path(run["folder"]).name)
     return replace(entry, standing=verdict["verdict"], violated=_violated(verdict))
 
 
 def _soak(folder: Path, entry: Entry) -> Entry:
     state = read_json(folder / "soak.json")
     cycles = {cycle["number"]: cycle for cycle in state["cycles"]}
-    acked = sum(cycle["events"].get("acked") or 0 for cycle in cycles.values())
+    judged = [*cycles.values(), *(cut for cut in state.get("cut") or () if cut.get("verdict"))]
+    acked = sum(one["events"].get("acked") or 0 for one in judged)
     last = list(cycles.values())[-1]["figures"].get("latency p99 (s)") if cycles else None
-    violated = dict.fromkeys(name for cycle in cycles.values() for name in cycle.get("violated") or ())
+    violated = dict.fromkeys(name for one in judged for name in one.get("violated") or ())
     entry = replace(entry, seconds=_number(state.get("spent_s")), acked=acked, p99_s=_number(last),
                     violated=tuple(violated))  # fmt: skip
     if not (folder / "verdict.json").is_file():
         return replace(entry, standing="")
     verdict = read_json(folder / "verdict.json")
     found = [f["verdict"] for f in verdict["findings"] if f.get("figures", {}).get("claimed", True)]
-    if verdict.get("verdict") != worst([*(cycle["verdict"] for cycle in cycles.values()), *found]):
+    if verdict.get("verdict") != worst([*(one["verdict"] for one in judged), *found]):
         raise HarnessFault(f"{folder / 'verdict.json'}: its verdict is not that of its cycles and trends.")
     drifting = [f["assertion"] for f in verdict["findings"] if f["verdict"] == "violation"]
     return replace(entry, standing=verdict["verdict"], violated=(*entry.violated, *drifting))

@@ -46,17 +46,15 @@ class Asked:
 class Index:
     """Of the folders in `store`. Safe to use from any thread.
 
-    `at_work` as `entries.read` takes it. `changed` is told each entry that is new
-    or whose standing has changed, and what it was before ("" for a new one).
+    `at_work` as `entries.read` takes it.
     """
 
     def __init__(
         self,
         store: Path,
         at_work: Callable[[str, str], bool | None] = lambda name, job: None,
-        changed: Callable[[Entry, str], None] = lambda entry, before: None,
     ) -> None:
-        self.store, self._at_work, self._changed = store, at_work, changed
+        self.store, self._at_work = store, at_work
         self._lock, self._refreshing = threading.RLock(), threading.Lock()
         #: name -> signature, when it was read (by the monotonic clock), and what was found
         self._checked: dict[str, tuple[str, float, Entry]] = {}
@@ -101,13 +99,13 @@ class Index:
                 self._forget()
                 self._db = self._connected()
                 self._checked.clear()
-            self._refresh(quietly=True)
+            self._refresh()
         return self.count(Asked())
 
-    def refresh(self, quietly: bool = False) -> None:
-        """Brings the index up to date with the folders; `quietly`: without telling what has changed."""
+    def refresh(self) -> None:
+        """Brings the index up to date with the folders."""
         with self._refreshing:
-            self._refresh(quietly)
+            self._refresh()
 
     def unread(self) -> int:
         """How many folders the index does not know yet."""
@@ -119,7 +117,7 @@ class Index:
             rows = self._db.execute("SELECT name, signature, standing FROM entries").fetchall()
         return {name: (told, standing) for name, told, standing in rows}
 
-    def _refresh(self, quietly: bool) -> None:
+    def _refresh(self) -> None:
         """Reads what has changed without holding up those who ask meanwhile."""
         known, there = self._known(), set()
         for folder in self._folders():
@@ -132,8 +130,6 @@ class Index:
             if entry is None:
                 continue
             self._keep(entry, now)
-            if entry.standing != standing and not quietly:
-                self._changed(entry, standing)
         with self._lock:
             for name in known.keys() - there:
                 self._db.execute("DELETE FROM entries WHERE name = ?", (name,))
@@ -195,6 +191,11 @@ class Index:
         with self._lock:
             rows = self._db.execute(order, (*values, limit, offset)).fetchall()
         return [Entry.from_dict(json.loads(row[0])) for row in rows]
+
+    def names(self, standing: str) -> set[str]:
+        with self._lock:
+            rows = self._db.execute("SELECT name FROM entries WHERE standing = ?", (standing,)).fetchall()
+        return {name for (name,) in rows}
 
     def count(self, asked: Asked) -> int:
         where, values = _where(asked)

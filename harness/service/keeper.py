@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.service import retention
-from harness.service.entries import Entry
-from harness.service.index import Asked, Index
+from harness.service.index import Index
 from harness.service.jobs import Jobs
 from harness.service.retention import Keep
 from harness.service.schedules import Schedules
@@ -30,7 +29,7 @@ class Keeper:
     ) -> None:
         self.store, self.jobs, self.keep, self.tell = store, jobs, keep, tell
         self.webhook = Webhook(store, webhook_url, tell)
-        self.index = Index(store, self._at_work, self._changed)
+        self.index = Index(store, self._at_work)
         self.schedules = Schedules(store, jobs)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="keeper", daemon=True)
@@ -40,9 +39,9 @@ class Keeper:
         retention.empty_bin(store)
         if (unread := self.index.unread()) > 20:
             tell(f"serve: reads {unread} folders, every file against its manifest")
+        self.index.refresh()
         # What was there before this service ever was is nobody's news.
-        self.index.refresh(quietly=self.webhook.begins)
-        self.webhook.begun([entry.name for entry in self.index.entries(Asked(standing="violation"), 1_000_000)])
+        self.webhook.begun(self.index.names("violation"))
 
     def alive(self) -> set[str]:
         """The folders on which jobs of the service are at work."""
@@ -70,9 +69,12 @@ class Keeper:
         self.webhook.stop()
         self.index.close()
 
-    def _changed(self, entry: Entry, before: str) -> None:
-        if entry.standing == "violation":
-            self.webhook.add(entry)
+    def _tell_violations(self) -> None:
+        """All that the index shows and of which nobody was told, whoever has read them first: a page, this, or an earlier
+        service that was killed before it could tell."""
+        for name in sorted(self.index.names("violation") - self.webhook.known()):
+            if (entry := self.index.entry(name)) is not None:
+                self.webhook.add(entry)
 
     def _work(self) -> None:
         while not self._stop.wait(EVERY_S):
@@ -86,15 +88,26 @@ class Keeper:
                     self.tell(f"serve: {error!r}; it tries again")
 
     def once(self) -> None:
-        now = time.monotonic()
-        self.schedules.tick()
-        self.jobs.tick()
-        if now >= self._index_due:
+        """Every chore that is due, whatever becomes of the others. Raises what the first of them raised that failed."""
+        failed = []
+        for chore in (self.schedules.tick, self.jobs.tick, self._follow, self._tidy_if_due):
+            try:
+                chore()
+            except Exception as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
+
+    def _follow(self) -> None:
+        if time.monotonic() >= self._index_due:
             self.index.refresh()
-            self._index_due = now + INDEX_S
-        if now >= self._tidy_due:
+            self._tell_violations()
+            self._index_due = time.monotonic() + INDEX_S
+
+    def _tidy_if_due(self) -> None:
+        if time.monotonic() >= self._tidy_due:
             self.tidy()
-            self._tidy_due = now + TIDY_S
+            self._tidy_due = time.monotonic() + TIDY_S
 
     def tidy(self) -> None:
         self.jobs.forget()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from croniter import croniter
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from harness.run_folder import write_json
 from harness.service.index import OWN
@@ -100,11 +100,17 @@ class Schedules:
         last, at = self._jobs.get(one.job), now.isoformat(timespec="seconds")
         if last is not None and not last.over:
             return replace(one, note=f"Left out at {at}: its job of before was still under way.")
-        request = REQUEST.validate_python(one.request)
         try:
+            request = REQUEST.validate_python(one.request)
             job = self._jobs.submit(one.request, lambda id_: command_of(request, self._store, id_), one.name)
         except Full as error:
             return replace(one, note=f"Left out at {at}: {error}")
+        except ValidationError as error:  # kept by another version of this, or changed by hand
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            return replace(
+                one, note=f"Left out at {at}: what it asks for is nothing that can be done: {where}: {first['msg']}."
+            )
         return replace(one, last=at, job=job.id, note="")
 
     def _save(self) -> None:

@@ -46,6 +46,11 @@ class Webhook:
             self._known |= set(names)
             self._save()
 
+    def known(self) -> set[str]:
+        """Of which somebody was told already, or will be."""
+        with self._lock:
+            return set(self._known)
+
     def add(self, entry: Entry) -> None:
         with self._lock:
             if entry.name in self._known:

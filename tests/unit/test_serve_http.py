@@ -446,6 +446,46 @@ def test_what_could_not_be_told_is_told_by_the_next_service(tmp_path: Path, told
     assert [one["name"] for one in told.told] == ["new"]
 
 
+def test_a_violation_that_a_page_has_seen_first_is_told_too(whole: Path, tmp_path: Path, told: Any) -> None:
+    address = f"http://127.0.0.1:{told.port}/"
+    keeper = Keeper(tmp_path, Jobs(tmp_path, program=PROGRAM), Keep(), address, lambda text: None)
+    run = shutil.copytree(whole, tmp_path / NAME)
+    verdict = (run / "verdict.json").read_text()
+    (run / "verdict.json").unlink()
+    keeper.index.refresh()
+    assert keeper.index.names("violation") == set()
+    write_json(run / "verdict.json", violated(json.loads(verdict)))
+    shown = keeper.index.check(NAME)
+    assert shown is not None
+    assert shown.standing == "violation", shown.why
+    keeper.once()
+    soon(lambda: keeper.webhook.delivered)
+    keeper.once()
+    keeper.stop()
+    assert [one["name"] for one in told.told] == [NAME]
+
+
+def violated(verdict: dict[str, Any]) -> dict[str, Any]:
+    first, *others = verdict["findings"]
+    return {**verdict, "verdict": "violation", "findings": [{**first, "verdict": "violation"}, *others]}
+
+
+def test_a_chore_that_fails_keeps_no_other_from_being_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path
+) -> None:
+    keeper = Keeper(tmp_path, Jobs(tmp_path, program=PROGRAM), Keep(), None, lambda text: None)
+
+    def fail() -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(keeper.schedules, "tick", fail)
+    shutil.copytree(whole, tmp_path / NAME)
+    with pytest.raises(OSError, match="no space left"):
+        keeper.once()
+    assert keeper.index.entry(NAME) is not None
+    keeper.stop()
+
+
 # ------------------------------------------------------------------------------------------------ the command line
 
 

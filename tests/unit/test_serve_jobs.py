@@ -312,6 +312,24 @@ def test_what_is_no_time_is_refused(cron: str) -> None:
         next_after(cron, datetime(2026, 11, 26, tzinfo=UTC))
 
 
+def test_a_schedule_that_another_version_has_kept_is_left_out_and_the_others_are_not(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path, program=PYTHON)
+    for name in ("before", "nightly", "then"):
+        due = datetime.fromisoformat(
+            Schedules(tmp_path, jobs).put(name, "30 1 * * *", RunRequest(kind="run", seed=1)).next
+        )
+    path = tmp_path / ".service" / "schedules.json"
+    saved = json.loads(path.read_text())
+    next(one for one in saved["schedules"] if one["name"] == "nightly")["request"]["colour"] = "red"
+    path.write_text(json.dumps(saved))
+    schedules = Schedules(tmp_path, jobs)
+    schedules.tick(due)
+    assert sorted(job.origin for job in jobs.all()) == ["before", "then"]
+    (strange,) = [one for one in schedules.all() if one.name == "nightly"]
+    assert "what it asks for is nothing that can be done: run.colour: Extra inputs are not permitted." in strange.note
+    assert datetime.fromisoformat(strange.next) == due + timedelta(days=1)
+
+
 def test_schedules_that_cannot_be_read_are_not_thrown_away(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path, program=PYTHON)
     (tmp_path / ".service" / "schedules.json").write_text('{"schedules": [{"na')

@@ -21,7 +21,7 @@ from harness.service.retention import Keep, due
 from harness.side_by_side import RUNS
 from harness.soak.books import summary
 from harness.soak.state import Asked as SoakAsked
-from harness.soak.state import Cycle, State
+from harness.soak.state import Cut, Cycle, State
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +138,19 @@ def test_a_soak_is_what_its_cycles_come_to(tmp_path: Path) -> None:
     assert entry_of(tmp_path / entry.name).standing == "damaged"
 
 
+def test_what_was_cut_off_a_soak_and_judged_is_part_of_it(tmp_path: Path) -> None:
+    folder = soak_in(tmp_path, "pass", over=False)
+    state = State.load(folder)
+    state.cut.append(
+        Cut("/runs/cut", {"sent": 5, "acked": 5, "ambiguous": 0, "failed": 0}, "violation", ["content"], 5)
+    )
+    state.cut.append(Cut("/runs/unjudged", {"sent": 5, "acked": 5, "ambiguous": 0, "failed": 0}, why="a reboot"))
+    state.save(folder)
+    write_json(folder / "verdict.json", summary(state, folder))
+    entry = entry_of(folder)
+    assert (entry.standing, entry.acked, entry.violated[0]) == ("violation", 15, "content")
+
+
 def test_a_soak_without_an_end_can_go_on(tmp_path: Path) -> None:
     folder = soak_in(tmp_path, "pass", "pass", over=False)
     assert entry_of(folder).standing == "running"
@@ -164,18 +177,26 @@ def test_a_comparison_without_manifest_or_with_a_strange_word(tmp_path: Path) ->
     assert entry_of(folder).pipeline == "kappa and no-dedup"
 
 
-def test_a_whole_comparison_is_what_its_verdict_says_and_a_changed_one_is_damaged(tmp_path: Path) -> None:
+def test_a_whole_comparison_is_what_its_verdict_says_and_a_changed_one_is_damaged(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "20261126T010203Z-compare-0000000c"
     folder.mkdir()
-    write_json(folder / "compare.json", {"asked": {"baseline": {"spec": "kappa"}, "candidate": {"spec": "no-dedup"}}})
-    found = [{"assertion": "new_kinds", "verdict": "violation"}]
+    run = copied(whole, folder, "20261126T010203Z-pair-01-baseline-0000000d")
+    asked = {"baseline": {"spec": "kappa"}, "candidate": {"spec": "no-dedup"}}
+    write_json(folder / "compare.json", {"asked": asked, "runs": [{"folder": run.name}]})
+    found = [{"assertion": "new_kinds", "verdict": "violation"}, {"assertion": "pairs", "verdict": "pass"}]
     write_json(folder / "verdict.json", {"verdict": "violation", "findings": found})
-    write_manifest(folder, [folder / "compare.json"])
+    write_manifest(folder, [folder / "compare.json", run / "manifest.json"])
     entry = entry_of(folder)
     assert (entry.standing, entry.violated) == ("violation", ("new_kinds",))
-    changed(folder / "verdict.json", verdict="better")
-    assert entry_of(folder).standing == "damaged", "a word that is no verdict"
-    changed(folder / "verdict.json", verdict="pass")
+    for said in ("pass", "better"):
+        changed(folder / "verdict.json", verdict=said)
+        assert entry_of(folder).standing == "damaged", "not what its findings add up to"
+    changed(folder / "verdict.json", verdict="violation")
+    ledger = (run / "ledger.bin").read_bytes()
+    (run / "ledger.bin").write_bytes(ledger[:-1] + bytes([ledger[-1] ^ 1]))
+    assert (entry_of(folder).standing, "ledger.bin" in entry_of(folder).why) == ("damaged", True)
+    (run / "ledger.bin").write_bytes(ledger)
+    assert entry_of(folder).standing == "violation"
     changed(folder / "compare.json", runs=[1])
     assert entry_of(folder).standing == "damaged"
 
@@ -201,17 +222,14 @@ def test_runs_side_by_side_are_as_good_as_the_worst_and_as_whole(whole: Path, tm
 # ---------------------------------------------------------------------------------------------------------- index
 
 
-def test_the_index_follows_the_folders_and_tells_what_changed(whole: Path, tmp_path: Path) -> None:
-    told: list[tuple[str, str, str]] = []
-    index = Index(tmp_path, changed=lambda entry, before: told.append((entry.name, before, entry.standing)))
+def test_the_index_follows_the_folders(whole: Path, tmp_path: Path) -> None:
+    index = Index(tmp_path)
     folder = copied(whole, tmp_path)
     index.refresh()
-    index.refresh()
-    said = entry_of(folder).standing
-    assert told == [(folder.name, "", said)], "once"
+    assert index.names(entry_of(folder).standing) == {folder.name}
     (folder / "verdict.json").write_text("{")
     index.refresh()
-    assert told[1:] == [(folder.name, said, "damaged")]
+    assert index.names("damaged") == {folder.name}
     shutil.rmtree(folder)
     index.refresh()
     assert index.count(Asked()) == 0
