@@ -7,7 +7,9 @@ on which a verdict depends. No manifest: the run never came to its end. Any diff
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -37,6 +39,21 @@ class UnfinishedRun(Exception):
 
 class DamagedRun(HarnessFault):
     """A file of the folder is not what the manifest says, or cannot be read. Exit status 4. Names the file."""
+
+
+@contextlib.contextmanager
+def under_way(folder: Path, kind: str) -> Iterator[None]:
+    """While this lasts, nobody else goes on with the soak or the comparison (`kind`) in a folder; the kernel ends it with the
+    process. Raises UsageError where somebody does already."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"The {kind} in {folder} is under way already, in another process.") from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class RunFolder:

@@ -107,6 +107,7 @@ def add_to(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> dict[str, Any]:
     """The verdict."""
     from harness.compare.comparison import Comparison, State, begun, scenarios_of
+    from harness.run_folder import under_way
     from harness.session import Session
 
     if args.resume is not None:
@@ -122,7 +123,9 @@ def execute(args: argparse.Namespace) -> dict[str, Any]:
         folder = folder.resolve()
     _tell(f"compare: {state.asked.told_pairs()} pairs in {folder}")
     with (
-        Session(state.asked.backend) as session,
+        under_way(folder, "comparison"),
+        # What goes on goes on where it began: half of the pairs elsewhere would be another comparison.
+        Session(state.backend or state.asked.backend) as session,
         Comparison.opened(folder, state, session, _tell, _status) as comparison,
     ):
         return comparison.run()

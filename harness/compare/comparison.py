@@ -231,6 +231,10 @@ class Comparison:
     def _check_backend(self) -> None:
         for side in SIDES:
             backend = self.session.prepare(self.scenarios[side].pipeline)
+            if self.state.backend not in (None, backend.name):
+                raise UsageError(
+                    f"{self.folder}: the {side}'s runs so far are of {self.state.backend}, and now {backend.where}."
+                )
             self.state.backend = backend.name
             version = self.state.asked.version(side)
             if version.commit and backend.name == "docker":

@@ -77,7 +77,10 @@ class Version:
         """The same of a pipeline at hand."""
         workers = {worker.name: worker for worker in found.workers}
         for worker, value in _by_worker(found, self.command, "--…-command"):
-            words = shlex.split(value)
+            try:
+                words = shlex.split(value)
+            except ValueError as error:
+                raise UsageError(f"The command {value!r} of the worker {worker!r} cannot be read: {error}.") from error
             if not words:
                 raise UsageError(f"The worker {worker!r} needs a command, not an empty one.")
             workers[worker] = dataclasses.replace(workers[worker], command=words)

@@ -27,6 +27,7 @@ from harness.compare.release import BASELINE, CANDIDATE, Made, release, seen_eno
 from harness.compare.versions import Tree, Version
 from harness.report.compare import page_of, repeat_command
 from harness.run import Outcome
+from harness.run_folder import under_way
 from harness.store import SavedRun
 from harness.topology import UsageError
 from pipelines_under_test.kappa.pipeline import kappa
@@ -352,6 +353,24 @@ def test_a_version_that_this_backend_cannot_run_is_refused(
     assert session.ran == []
 
 
+def test_what_goes_on_goes_on_where_it_began(tmp_path: Path) -> None:
+    folder, state = begun(asked(), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        compared(folder, state, Session(healthy, crash_at=4))
+    elsewhere = Session(healthy)
+    elsewhere.backend = "docker"
+    with pytest.raises(UsageError, match="the baseline's runs so far are of process, and now in containers"):
+        compared(folder, State.load(folder), elsewhere)
+    assert elsewhere.ran == []
+
+
+def test_nobody_goes_on_with_a_comparison_that_is_under_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = begun(asked(), tmp_path)
+    with under_way(folder, "comparison"):
+        assert cli.main(["compare", "--resume", str(folder)]) == 2
+    assert f"The comparison in {folder} is under way already, in another process." in capsys.readouterr().err
+
+
 def test_the_page_shows_markup_and_does_not_do_it(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     folder, state = begun(asked(candidate=Version("kappa", env=(f"aggregator.X={evil}",))), tmp_path)
@@ -376,6 +395,7 @@ def test_the_page_shows_markup_and_does_not_do_it(tmp_path: Path) -> None:
         (["kappa", "kappa", "--candidate-env", "X=1"], "WORKER.KEY=VALUE"),
         (["kappa", "kappa", "--candidate-env", "aggregater.X=1"], "Did you mean 'aggregator'"),
         (["kappa", "kappa", "--candidate-command", "converter"], "WORKER=VALUE"),
+        (["kappa", "kappa", "--candidate-command", "converter=python 'x"], "cannot be read: No closing quotation"),
         (["kappa", "kappa@no-such-ref"], "no commit 'no-such-ref'"),
         (["kappa", "kappa@"], "PIPELINE@REF"),
         (["kappa", "kappa", "--scenario", "restart"], "Did you mean 'restarts'"),
