@@ -89,6 +89,15 @@ class Children(Protocol):
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """What a worker takes with all that it has started: memory in bytes, and how many open files; None where that cannot be
+    measured."""
+
+    memory: int | None = None
+    files: int | None = None
+
+
+@dataclass(frozen=True)
 class Port:
     """A port of a service: what the server binds, and where Toxiproxy reaches it; "host:port" each."""
 
@@ -201,6 +210,10 @@ class Site(Protocol):
     def join(self, name: str, log: Path, on_exit: OnExit) -> Child | None:
         """Of a site that is taken over: the process of a service or a worker that runs already, healed of what was done to it;
         None if it has ended."""
+        ...
+
+    def footprint(self, name: str, child: Child) -> Footprint:
+        """Of a worker's process, by its name here, and its child. Raises nothing."""
         ...
 
     def container(self, instance: str) -> Container:

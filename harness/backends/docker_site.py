@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from harness.backends.base import Child, Door, Exit, Launch, OnExit, Port
+from harness.backends.base import Child, Door, Exit, Footprint, Launch, OnExit, Port
 from harness.backends.docker import Containers
 from harness.backends.images import Images, local_ref
 from harness.backends.outlived import OutlivedContainers
@@ -257,6 +257,10 @@ class DockerSite:
     def _bring(self, how: Exit, output: Path) -> Exit:
         self._containers.fetch(how.pid, OUTPUT, output)
         return how
+
+    def footprint(self, name: str, child: Child) -> Footprint:
+        """Of the container: its child here is only the init that Docker gives it."""
+        return self._workers[name].footprint()
 
     def container(self, instance: str) -> WorkerContainer:
         return self._workers[instance]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,8 +10,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
+
 from faults.base import Container
-from harness.backends.base import Child, Door, Launch, OnExit, Port
+from harness.backends.base import Child, Door, Footprint, Launch, OnExit, Port
 from harness.backends.outlived import OutlivedProcesses
 from harness.backends.process import Ports, Processes
 from harness.errors import HarnessFault
@@ -93,6 +96,19 @@ class LocalSite:
 
     def remove_shared(self, path: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
+
+    def footprint(self, name: str, child: Child) -> Footprint:
+        """A program that a shell has started is its child, and so are the processes that it forks."""
+        memory, files = 0, 0
+        try:
+            first = psutil.Process(child.pid)
+            for process in (first, *first.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                    memory += process.memory_info().rss
+                    files += process.num_fds()
+        except psutil.Error:
+            return Footprint()
+        return Footprint(memory, files) if memory else Footprint()
 
     def container(self, instance: str) -> Container:
         raise HarnessFault(f"{instance} is a process of this machine and no container")

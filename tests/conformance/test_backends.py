@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from faults import kill_broker
 from harness.backends import docker, images
-from harness.backends.base import Child, Children, Exit
+from harness.backends.base import Child, Children, Exit, Footprint
 from harness.backends.images import BASE
 from harness.errors import BackendGone, HarnessFault, StartFailed, WorkerDied
 from harness.history import History
@@ -153,6 +153,39 @@ def test_every_service_that_was_started_has_a_log(stack: Stack) -> None:
     assert not started or "started" in stack.logs()["kafka"].read_text(errors="replace")
 
 
+#: Takes so many MiB and opens so many files, in a process of its own, and says so.
+TAKES = """
+import sys, time
+taken = bytearray(b"x") * (int(sys.argv[1]) << 20)
+files = [open("/dev/null") for _ in range(int(sys.argv[2]))]
+print("took it", flush=True)
+time.sleep(300)
+"""
+
+
+def test_what_a_worker_takes_is_measured_with_all_that_it_started(stack: Stack, tmp_path: Path) -> None:
+    """The program behind a shell, or behind the init that Docker gives a container, is what leaks."""
+    child, took = None, []
+    for name, amounts in (("preprocessor", "1 1"), ("converter", "101 51")):
+        log = tmp_path / f"{name}.log"
+        log.touch()
+        command = ["sh", "-c", f"{_python(stack)} -c '{TAKES}' {amounts}; echo over"]
+        start, _ = stack.site.launch(name, Worker(name, command), {}, log)
+        child = start(lambda how: None)
+        until(lambda log=log: "took it" in log.read_text())
+        took.append(stack.site.footprint(name, child))
+        stack.site.children.stop_now(child.pid)
+    small, large = took
+    assert 90 << 20 < large.memory - small.memory < 120 << 20  # type: ignore[operator]
+    assert large.files - small.files == 50  # type: ignore[operator]
+    assert child is not None
+    assert stack.site.footprint("converter", child) == Footprint(), "it has ended"
+
+
+def _python(stack: Stack) -> str:
+    return "python3" if stack.site.name == "docker" else sys.executable
+
+
 def test_two_stacks_side_by_side_do_not_meet(stack: Stack, backend: str, endpoints: Path | None) -> None:
     with Session(backend, endpoints) as session:
         other = session.stack(kappa)
@@ -225,8 +258,15 @@ def test_a_killed_harness_leaves_nothing(backend: str, when: str, endpoints: Pat
     assert when != "up" or backend != "docker" or len(left.in_docker()) == 5, "four containers and a network"
     os.kill(harness.pid, signal.SIGKILL)
     harness.wait()
-    until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes), 10)
+    until(lambda: all(map(_gone, processes)), 60)
     assert left.in_docker() == []
+
+
+def _gone(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # between the two
+        return True
 
 
 # ----------------------------------------------------------------------------------------- docker's errors
