@@ -344,6 +344,7 @@ def _answer(verdict: dict[str, Any], as_json: bool, print_verdict: Any) -> int:
 
 
 def _soak(args: argparse.Namespace) -> int:
+    from assertions.registry import to_json
     from harness.catalog import claims, pipeline
     from harness.report.soak_view import SoakView
     from harness.run_folder import new_folder
@@ -363,13 +364,15 @@ def _soak(args: argparse.Namespace) -> int:
         state = State(asked)
     asked = state.asked
     chosen = pipeline(asked.pipeline)
-    scenario = scenario_of(asked, chosen, claims(chosen))
+    scenario = scenario_of(asked, chosen)
     if args.resume is None:
         _check_out(args.out)
         folder = new_folder(args.out, "soak")[0].resolve()
     with Session(asked.backend, forgets=True) as session:
         if args.resume is None:  # else what is still at work comes first
-            session.prepare(chosen)
+            # What goes on later goes on here, and is held to the same.
+            backend, claimed = session.prepare(chosen).name, [to_json(one) for one in claims(chosen)]
+            state.asked = asked = dataclasses.replace(asked, backend=backend, claims=claimed)
         print(f"soak: {asked.hours:g} h in {folder}", file=sys.stderr)
         with SoakView(state) as view:
             verdict = Soak(scenario, state, folder, session, view.tell, [view.on]).run()

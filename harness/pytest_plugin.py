@@ -182,20 +182,22 @@ class Gauntlet:
     ) -> CheckableSoak:
         """A soak of --gauntlet-soak-hours: cycle after cycle under random faults, each held to these assertions (those of
         every pipeline if none are given). `check()` on the result fails the test if a cycle did not pass, or a measure grows."""
+        from assertions.registry import to_json
         from harness.catalog import claims
         from harness.soak.state import Asked
 
         asked = Asked(
             self._name,
             pipeline.name,
-            "auto",
+            self._session.prepare(pipeline).name,
             seed if self._seed is None else self._seed,
             self._soak_hours if hours is None else hours,
             cycle_s,
             rate,
             stop,
+            [to_json(one) for one in assertions or claims(pipeline)],
         ).check()
-        made = CheckableSoak(asked, pipeline, assertions or claims(pipeline), self._session, self._out)
+        made = CheckableSoak(asked, pipeline, self._session, self._out)
         self.runs.append(made)
         return made
 
@@ -301,16 +303,14 @@ class CheckableRuns:
 class CheckableSoak:
     """A soak that was made and waits to be judged."""
 
-    def __init__(
-        self, asked: Asked, pipeline: Pipeline, assertions: Sequence[Assertion], session: Session, out: Path
-    ) -> None:
+    def __init__(self, asked: Asked, pipeline: Pipeline, session: Session, out: Path) -> None:
         from harness.run_folder import new_folder
         from harness.soak.answers import write_answers
         from harness.soak.cycles import Soak, scenario_of
         from harness.soak.state import State
 
         self.checked = False
-        scenario = scenario_of(asked, pipeline, assertions)
+        scenario = scenario_of(asked, pipeline)
         self.folder = new_folder(out, "soak")[0].resolve()
         self.verdict: dict[str, Any] = Soak(scenario, State(asked), self.folder, session, print).run()
         write_answers(self.folder, self.verdict)

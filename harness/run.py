@@ -402,7 +402,7 @@ class Run:
             self.supervisor.check_started()
             waited = time.monotonic() - begin
             if waited > WARM_UP_WITHIN_S:
-                raise NothingArrives(self._cold(way, waited))
+                raise self._cold(way, waited)
             if time.monotonic() >= next_send:
                 send_warmup(
                     bootstrap,
@@ -422,7 +422,7 @@ class Run:
             "note", text=f"the first event was seen at the last hop {waited_since(self.history):.2f} s after the start"
         )
 
-    def _cold(self, way: Sequence[str], waited: float) -> str:
+    def _cold(self, way: Sequence[str], waited: float) -> Exception:
         missing = next(hop for hop in way if not self.taps[hop].warm())
         guilty = [i for i, w in self.pipeline.instances().items() if missing in w.writes] or list(
             self.pipeline.instances()
@@ -430,7 +430,10 @@ class Run:
         logs = "\n".join(f"  the log of {i} ends:\n{last_lines(self.folder.worker_log(i))}" for i in guilty)
         told = f"No event was seen at the hop {missing!r} within {waited:.0f} s of the first one sent."
         trouble = self.taps[missing].trouble()
-        return f"{told}{f' {trouble}' if trouble else ''}\n{logs}"
+        said = f"{told}{f' {trouble}' if trouble else ''}\n{logs}"
+        # Of a pipeline that has worked the harness itself may be the reason: it could not look, or not start a worker.
+        ours = self.deployed is not None and (trouble or self.supervisor.unstartable())
+        return HarnessFault(said) if ours else NothingArrives(said)
 
     # -- load with faults ----------------------------------------------------------------------------------------
 
@@ -566,9 +569,13 @@ class Run:
 
     def held(self) -> dict[str, pl.DataFrame]:
         """What each sink held at last, if the run had drained: whatever it holds more later on was counted too late."""
-        drained = any(r["kind"] == "drain-end" and r["reason"] == "drained" for r in self.history.records)
         taps = {hop: tap for hop, tap in self.taps.items() if isinstance(tap, SinkTap)}
+        drained = _drained(self.history, "drained")
         return {hop: tap.held for hop, tap in taps.items() if drained and tap.held is not None}
+
+    def at_rest(self) -> bool:
+        """Whether nothing of its events was on its way any more when it was over, though some may be missing."""
+        return _drained(self.history, "drained", "quiet")
 
     # -- check and store -----------------------------------------------------------------------------------------
 
@@ -654,6 +661,11 @@ def _ask_committed(server: Any, group: str, topic: str, who: str, within_s: floa
     return server.committed(who, group, topic, within_s)  # type: ignore[no-any-return]
 
 
+def _drained(history: History, *reasons: str) -> bool:
+    """Whether draining ended for one of these reasons (see `draining`)."""
+    return any(r["kind"] == "drain-end" and r["reason"] in reasons for r in history.records)
+
+
 def waited_since(history: History) -> float:
     return history.clock.now() - history.records[0]["t"]
 
@@ -710,7 +722,7 @@ def execute(
         if run is not None:
             run.clean_up()
             if not folder.manifest.exists():
-                _keep_what_there_is(run, folder)
+                keep_what_there_is(run, folder)
         history.close()
 
 
@@ -739,7 +751,7 @@ def judge_again(path: Path, assertions: Sequence[Assertion], expected: Mapping[s
     return Outcome(verdict, path)
 
 
-def _keep_what_there_is(run: Run, folder: RunFolder) -> None:
+def keep_what_there_is(run: Run, folder: RunFolder) -> None:
     """For a run that was broken off: logs and samples, and a page that says that it is incomplete."""
     with contextlib.suppress(Exception):
         run.save_logs()

@@ -59,10 +59,12 @@ class Supervisor:
         self._ending = False
 
     def tell(self, history: History) -> None:
-        """From now on, starts and exits go to another history; it is told of the workers that are running."""
+        """From now on, starts and exits go to another history; it is told of the workers that are running. How often one died
+        before is no matter of it."""
         with self._changed:
             self._history = history
             for name, worker in self._workers.items():
+                worker.short_lives = 0
                 if worker.child is not None:
                     self._tell_start(name, worker, worker.child, t=worker.child.started)
 

@@ -39,7 +39,9 @@ def sentence(verdict: Object) -> str:
     count = verdict["counts"]
     told = [f"{count['pass']} cycles passed", f"{count['violation']} were violations"]
     told.append(f"{count['inconclusive']} could not say")
-    return f"{', '.join(told)}; {verdict['findings'][0]['summary']}."
+    drift, *others = verdict["findings"]
+    idle = [f["summary"] for f in others if f["assertion"] == "at_work" and f["verdict"] == "violation"]
+    return f"{'; '.join([', '.join(told), *idle, drift['summary']])}."
 
 
 def _hero(verdict: Object, standing: str, over: bool) -> dict[str, Any]:
@@ -66,7 +68,9 @@ def _hero(verdict: Object, standing: str, over: bool) -> dict[str, Any]:
                 "about": f"in {len(_last(verdict))} cycles",
             },
         ],
-        "glance": [_finding(f, at) for f, at in zip(verdict["findings"], ("measures", "cycles"), strict=True)],
+        "glance": [
+            _finding(f, at) for f, at in zip(verdict["findings"], ("measures", "cycles", "cycles"), strict=True)
+        ],
         "guards": None,
     }
 

@@ -35,7 +35,8 @@ def drifts(cycles: Sequence[Cycle]) -> list[Drift]:
     found = []
     for name in names:
         values = [math.nan if (v := cycle.figures.get(name)) is None else v for cycle in cycles]
-        least = next(grain for begins, grain in _GRAIN.items() if name.startswith(begins))
+        # 0.0: of a measure that another version of the harness has written down.
+        least = next((grain for begins, grain in _GRAIN.items() if name.startswith(begins)), 0.0)
         found.append(drift(name, values, least))
         whose = name.rpartition(" (")[0] or name
         worker = next((w for w in workers if whose.endswith(f" of {w}")), None)
@@ -93,6 +94,21 @@ def _accounted(state: State) -> dict[str, Any]:
     }
 
 
+def _at_work(state: State) -> dict[str, Any]:
+    """Whether the pipeline still worked whenever a cycle was to begin: nothing was broken then, and nothing left to do."""
+    return {
+        "assertion": "at_work",
+        "verdict": "violation" if state.idle else "pass",
+        "summary": state.idle or "the pipeline was at work whenever a cycle began",
+        "figures": {"cycles": len(state.judged)},
+        "examples": [{"run": state.cut[-1].run}] if state.idle and state.cut else [],
+    }
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more measures" if len(names) > most else "")
+
+
 def _named(one: Cycle | Cut) -> str:
     return f"cycle {one.number}" if isinstance(one, Cycle) else f"what was cut off in {Path(one.run).name}"
 
@@ -111,14 +127,15 @@ def summary(state: State, folder: Path) -> dict[str, Any]:
     # A pipeline may show no latency, and a soak may need no recovery; but every process has memory and files.
     blind = [d.measure for d in trends if d.verdict == "too few" and d.measure.startswith(("memory", "open files"))]
     drifting = "pass" if not claimed else "violation" if growing else "inconclusive" if blind else "pass"
-    accounted = _accounted(state)
+    accounted, at_work = _accounted(state), _at_work(state)
     verdicts += [drifting] if claimed else []
     verdicts += [accounted["verdict"]] if judged else []
+    verdicts += [at_work["verdict"]] if judged or state.idle else []
     events = _summed([*judged, *said_of_cut])
     count = {verdict: sum(c.verdict == verdict for c in judged) for verdict in ("pass", "violation", "inconclusive")}
     unsure = [d.measure for d in trends if d.verdict == "too few"]
     told = f"no trend in {len(trends) - len(unsure)} measures over {len(judged)} cycles"
-    told += f"; {len(unsure)} more could not be told in enough of them" if unsure else ""
+    told += f"; nothing is claimed of {_some(unsure)}: too few cycles show it" if unsure else ""
     if growing:
         told = "; ".join(
             f"{d.measure} grows by {d.a_cycle:.3g} a cycle, from {d.first:.4g} to {d.last:.4g}" for d in growing
@@ -144,7 +161,7 @@ def summary(state: State, folder: Path) -> dict[str, Any]:
         "events": events,
         "faults": sum(cycle.faults for cycle in judged),
         "counts": count,
-        "findings": [finding, accounted],
+        "findings": [finding, accounted, at_work],
         "cycles": [asdict(cycle) for cycle in state.cycles],
         "cut": [asdict(cut) for cut in state.cut],
         "unjudged": _unjudged(state),

@@ -32,19 +32,23 @@ import psutil
 from assertions.base import Assertion
 from assertions.faults_effective import FaultsEffective
 from assertions.load_delivered import LoadDelivered
+from assertions.registry import from_json
 from faults import random_schedule
 from harness.backends import Backend
+from harness.backends.base import Footprint
 from harness.backends.outlived import Outlived
-from harness.errors import HarnessFault
+from harness.catalog import claims
+from harness.errors import HarnessFault, NothingArrives, WorkerDied
 from harness.history import History, Listener
 from harness.ledger import Ledger, ledgers
-from harness.run import Deployed, Outcome, Run, each
-from harness.run_folder import RunFolder, read_json
+from harness.run import Deployed, Outcome, Run, each, keep_what_there_is
+from harness.run_folder import RunFolder, read_json, under_way
+from harness.sampling import DISK_FULL_BYTES
 from harness.scenario import Scenario
 from harness.services.base import less, summed
 from harness.session import Session
 from harness.soak.books import summary
-from harness.soak.outlived import LINGERS_S, Deployment, forget, under_way
+from harness.soak.outlived import LINGERS_S, Deployment, forget
 from harness.soak.state import NO_EVENTS, Asked, Cut, Cycle, State
 from harness.stack import Stack
 from harness.topology import Pipeline
@@ -57,11 +61,12 @@ KEPT = 2
 ROWS_FOR_S = 90.0
 
 
-def scenario_of(asked: Asked, pipeline: Pipeline, claims: Sequence[Assertion]) -> Scenario:
+def scenario_of(asked: Asked, pipeline: Pipeline) -> Scenario:
     """What every cycle is, but for its seed and the faults that are drawn from it."""
     load = Steady(rate=asked.rate, seconds=asked.cycle_s)
+    claimed = [from_json(one) for one in asked.claims] or claims(pipeline)
     return Scenario(
-        asked.scenario, pipeline, load, (), claims, random=random_schedule(), seed=asked.seed, ref=asked.pipeline
+        asked.scenario, pipeline, load, (), claimed, random=random_schedule(), seed=asked.seed, ref=asked.pipeline
     ).validate()
 
 
@@ -86,29 +91,60 @@ class Soak:
         self._listeners = listeners
         self._harness = psutil.Process()
         self._held: dict[str, pl.DataFrame] = {}
+        #: when it began, were it in one piece, by the monotonic clock
+        self._begin = 0.0
 
     def run(self) -> dict[str, Any]:
         """Cycles until the time is over; the soak's verdict. What was done is in soak.json, whatever way it ends. Raises UsageError
         where it is under way already."""
-        with under_way(self.folder):
+        with under_way(self.folder, "soak"):
             return self._run()
 
     def _run(self) -> dict[str, Any]:
         deployment = Deployment.left_in(self.folder)
         taken = self._take_over(deployment) if deployment is not None else None
         self._note_cut("its pipeline had ended" if taken is None else "")
-        begin, before = time.monotonic(), self.state.spent_s
-        with self._deployed(taken) as (stack, deployed):
-            backend = self.session.prepare(self.scenario.pipeline)
-            while not self.state.over():
-                number, attempt = self.state.next()
-                outcome = self._cycle(number, attempt, backend, stack, deployed)
-                self.state.cycles.append(self._kept(number, attempt, outcome, deployed, stack.site.folder))
-                self.state.spent_s = round(before + time.monotonic() - begin, 1)
-                self.state.save(self.folder)
-                self.tell(_line(self.state.cycles[-1]))
-                self._drop_what_is_behind(stack, deployed)
+        self._begin = time.monotonic() - self.state.spent_s
+        while taken is not None or not self.state.over():
+            with self._deployed(taken) as (stack, deployed):
+                self._cycles(stack, deployed, worked=taken is not None)
+            taken = None
         return summary(self.state, self.folder)
+
+    def _cycles(self, stack: Stack, deployed: Deployed, worked: bool) -> None:
+        """Until the soak is over, or a cycle has left something on its way, which would count in the next one. Raises UsageError if
+        a pipeline that has not `worked` yet does not."""
+        backend = self.session.prepare(self.scenario.pipeline)
+        while not self.state.over():
+            number, attempt = self.state.next()
+            try:
+                outcome, at_rest = self._cycle(number, attempt, backend, stack, deployed)
+            except (WorkerDied, NothingArrives) as error:
+                if not worked:
+                    raise
+                self._end_idle(number, error)
+                return
+            worked = True
+            self.state.cycles.append(self._kept(number, attempt, outcome, stack, deployed))
+            self._save()
+            self.tell(_line(self.state.cycles[-1]))
+            if not at_rest:
+                self.tell(f"the pipeline is deployed anew: {outcome.folder.name} has left something on its way")
+                return
+            self._drop_what_is_behind(stack, deployed)
+
+    def _end_idle(self, number: int, error: Exception) -> None:
+        """A pipeline that has worked does so no more, though nothing is broken. Raises HarnessFault if the machine is."""
+        if shutil.disk_usage(self.folder).free < DISK_FULL_BYTES:
+            raise HarnessFault(f"The disk is full. {error}") from error
+        self.state.idle = f"cycle {number} did not begin: {str(error).splitlines()[0]}"
+        self._save()
+        self._note_cut(self.state.idle)
+        self.tell(self.state.idle)
+
+    def _save(self) -> None:
+        self.state.spent_s = round(time.monotonic() - self._begin, 1)
+        self.state.save(self.folder)
 
     def _unknown(self) -> list[Path]:
         """Run folders of which soak.json does not tell: an earlier harness left them unfinished, or had no time to write them
@@ -184,7 +220,7 @@ class Soak:
             self._judge_cut(cut[0], stack, base)
             return stack, base
         except Exception as error:  # whatever it is, the soak goes on: of those events nothing is claimed then
-            why = str(error)
+            why, self._held = str(error), {}
             self.tell(f"the pipeline is deployed anew: {why}")
         if base is not None:
             each(base.clean_up, base.history.close)
@@ -209,13 +245,15 @@ class Soak:
             load = of_cycle.pop(folder.load_log, None)
             self.session.processes.stop([child.pid for child in of_cycle.values()])  # its batch truth, say
             run.carry_on(_of_events(scenario), load)
-            self._held = run.held()
+            self._held, at_rest = run.held(), run.at_rest()
         finally:
             run.clean_up()
             history.close()
         self.state.cut.append(_cut_off(path))
         self.state.save(self.folder)
         self.tell(_line_of_cut(self.state.cut[-1]))
+        if not at_rest:
+            raise HarnessFault(f"{path.name} has left something on its way")
         self._drop_what_is_behind(stack, deployed)
 
     def _scenario(self, number: int, backend: Backend) -> Scenario:
@@ -223,7 +261,10 @@ class Soak:
         scenario = self.scenario.with_(name=f"cycle-{number:05d}", seed=seed_of(self.state.asked.seed, number))
         return scenario.drawn(backend.name, lambda fault: backend.refuses(fault, pipeline)).validate()
 
-    def _cycle(self, number: int, attempt: int, backend: Backend, stack: Stack, deployed: Deployed) -> Outcome:
+    def _cycle(
+        self, number: int, attempt: int, backend: Backend, stack: Stack, deployed: Deployed
+    ) -> tuple[Outcome, bool]:
+        """What it came to, and whether nothing of it was on its way any more."""
         scenario = self._scenario(number, backend)
         folder = RunFolder.create(self.folder / "cycles", scenario.name)
         history = self._history(folder)
@@ -238,10 +279,15 @@ class Soak:
             folder.write_json("run.json", run.meta)
             outcome = run.carry_out(begin)
             self._held = run.held()
-            return outcome
+            return outcome, run.at_rest()
+        except Exception as error:
+            history.add("error", text=str(error))
+            raise
         finally:
             if run is not None:
                 run.clean_up()
+                if not folder.manifest.exists():
+                    keep_what_there_is(run, folder)
             history.close()
 
     def _history(self, folder: RunFolder) -> History:
@@ -250,7 +296,7 @@ class Soak:
             history.listen(listener)
         return history
 
-    def _kept(self, number: int, attempt: int, outcome: Outcome, deployed: Deployed, folder_of_services: Path) -> Cycle:
+    def _kept(self, number: int, attempt: int, outcome: Outcome, stack: Stack, deployed: Deployed) -> Cycle:
         verdict = outcome.verdict
         found = {finding["assertion"]: finding["figures"] for finding in verdict["findings"]}
         latency, recovery = found.get("latency", {}), found.get("recovery", {})
@@ -263,19 +309,18 @@ class Soak:
             **_lags(outcome.folder / "history.jsonl"),
             "memory of the harness (MiB)": self._harness.memory_info().rss / 2**20,
             "open files of the harness": float(self._harness.num_fds()),
-            "disk (MiB)": sum(map(_on_disk, (self.folder, folder_of_services))) / 2**20,
+            "disk (MiB)": sum(map(_on_disk, (self.folder, stack.site.folder))) / 2**20,
         }
         lives = {}
         for instance in self.scenario.pipeline.instances():
+            child, takes = deployed.supervisor.child(instance), Footprint()
+            if child is not None:
+                lives[instance] = child.started
+                takes = stack.site.footprint(deployed.supervisor.process(instance), child)
             # Names that are there in every cycle, so that what cannot be measured shows as missing.
-            figures |= {f"memory of {instance} (MiB)": None, f"open files of {instance}": None}
-            child = deployed.supervisor.child(instance)
-            with contextlib.suppress(psutil.Error):
-                if child is not None:
-                    lives[instance] = child.started
-                    process = psutil.Process(child.pid)
-                    figures[f"memory of {instance} (MiB)"] = process.memory_info().rss / 2**20
-                    figures[f"open files of {instance}"] = float(process.num_fds())
+            memory, files = takes.memory, takes.files
+            figures[f"memory of {instance} (MiB)"] = None if memory is None else memory / 2**20
+            figures[f"open files of {instance}"] = None if files is None else float(files)
         return Cycle(
             number,
             attempt,
@@ -293,7 +338,8 @@ class Soak:
     def _drop_what_is_behind(self, stack: Stack, deployed: Deployed) -> None:
         passed = [cycle for cycle in self.state.cycles if cycle.verdict == "pass"]
         for cycle in passed[:-KEPT]:
-            shutil.rmtree(cycle.run, ignore_errors=True)
+            # Where it is now: a soak's folder may have been moved, or copied.
+            shutil.rmtree(self.folder / "cycles" / Path(cycle.run).name, ignore_errors=True)
         deleted = stack.trim(self.scenario.pipeline, deployed.names, (time.time() - ROWS_FOR_S) * 1000)
         # Not as it is now: what was counted since the cycle had drained must show in the next one.
         self._held = {hop: less(held, summed(deleted.get(hop, ()))) for hop, held in self._held.items()}

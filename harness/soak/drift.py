@@ -86,7 +86,7 @@ def drift_in_a_life(
     from scipy.stats import norm  # here, because it takes half a second
 
     counted = 0
-    score, variance = 0, 0.0
+    score, most, variance = 0, 0, 0.0
     slopes: list[np.ndarray] = []
     longest: tuple[int, float] = (0, 0.0)  # (cycles from its first counted one to its last, what it was in that)
     for life, group in groupby(range(len(values)), key=lambda i: lives[i]):
@@ -98,11 +98,13 @@ def drift_in_a_life(
         growth = known[after] - known[before]
         counted += len(at)
         score += int(np.sign(growth).sum())
+        most += len(growth)
         # Ties make it smaller; without them it errs to the side of no alarm.
         variance += len(at) * (len(at) - 1) * (2 * len(at) + 5) / 18
         slopes.append(growth / (at[after] - at[before]))
         longest = max(longest, (int(at[-1] - at[0]), float(known[0])))
-    if counted < LEAST_CYCLES:
+    # Of many short lives as little can be sure as of few cycles, even if every one of them shows more than the one before.
+    if counted < LEAST_CYCLES or norm.sf((most - 1) / math.sqrt(variance)) >= LEVEL:
         return Drift(measure, "too few", counted, *(float("nan"),) * 4)
     slope = float(np.median(np.concatenate(slopes)))
     chance = float(norm.sf((score - 1) / math.sqrt(variance))) if score > 0 else 1.0

@@ -7,17 +7,12 @@ kill leaves it there: a soak that ends in any other way ends them with it.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.backends.outlived import OUTLIVED, Outlived
 from harness.run_folder import DamagedRun, read_json, write_whole
-from harness.topology import UsageError
 
 #: How long the pipeline of a soak that was killed goes on, for another harness to take it over.
 LINGERS_S = 300.0
@@ -55,18 +50,3 @@ def forget(folder: Path) -> None:
 
 def _file(folder: Path) -> Path:
     return folder / "deployment.json"
-
-
-@contextlib.contextmanager
-def under_way(folder: Path) -> Iterator[None]:
-    """While this lasts, nobody else goes on with the soak in a folder; the kernel ends it with the process. Raises UsageError
-    where somebody does already."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"The soak in {folder} is under way already, in another process.") from error
-        yield
-    finally:
-        os.close(descriptor)

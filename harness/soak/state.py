@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from harness.run_folder import read_json, write_whole
+from harness.run_folder import DamagedRun, read_json, write_whole
 from harness.topology import UsageError
 
 #: A cycle that could not say is tried so often in all.
@@ -17,7 +18,8 @@ NO_EVENTS = {"sent": 0, "acked": 0, "ambiguous": 0, "failed": 0}
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked for. `hours` of cycles of `cycle_s` seconds of load each; `stop`: at the first violation."""
+    """What was asked for. `hours` of cycles of `cycle_s` seconds of load each; `stop`: at the first violation; `claims`: what each is
+    held to, as `assertions.registry.to_json` writes it; none: to what every pipeline is."""
 
     scenario: str
     pipeline: str
@@ -27,6 +29,7 @@ class Asked:
     cycle_s: float
     rate: int
     stop: bool = False
+    claims: list[dict[str, Any]] = field(default_factory=list)
 
     def check(self) -> Asked:
         if not self.hours > 0:
@@ -70,12 +73,15 @@ class Cut:
 
 @dataclass
 class State:
-    """All that a soak knows of itself; `soak.json`. `spent_s`: how long it has run so far, over all attempts."""
+    """All that a soak knows of itself; `soak.json`. `spent_s`: how long it has run so far, over all attempts. `idle`: why it ended
+    before its time, because a pipeline that had worked did so no more when a cycle was to begin; "" if that did not happen.
+    """
 
     asked: Asked
     cycles: list[Cycle] = field(default_factory=list)
     spent_s: float = 0.0
     cut: list[Cut] = field(default_factory=list)
+    idle: str = ""
 
     def save(self, folder: Path) -> None:
         write_whole(folder / "soak.json", (json.dumps(asdict(self), indent=1) + "\n").encode())
@@ -86,9 +92,12 @@ class State:
         if not (folder / "soak.json").is_file():
             raise UsageError(f"{folder} is no soak: it has no soak.json.")
         saved = read_json(folder / "soak.json")
-        cycles = [Cycle(**cycle) for cycle in saved["cycles"]]
-        cut = [Cut(**cut) for cut in saved["cut"]]
-        return cls(Asked(**saved["asked"]), cycles, saved["spent_s"], cut)
+        try:
+            cycles = [Cycle(**cycle) for cycle in saved["cycles"]]
+            cut = [Cut(**cut) for cut in saved["cut"]]
+            return cls(Asked(**saved["asked"]), cycles, saved["spent_s"], cut, saved.get("idle", ""))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DamagedRun(f"{folder / 'soak.json'}: is not what a soak writes: {error!r}.") from error
 
     @property
     def judged(self) -> list[Cycle]:
@@ -110,6 +119,6 @@ class State:
 
     def over(self) -> bool:
         said = [*(cycle.verdict for cycle in self.cycles), *(cut.verdict for cut in self.cut)]
-        if self.asked.stop and "violation" in said:
+        if self.idle or (self.asked.stop and "violation" in said):
             return True
         return bool(self.cycles) and self.spent_s >= self.asked.hours * 3600 and self.next()[1] == 1

@@ -121,19 +121,31 @@ def test_cells_that_were_there_are_not_dated() -> None:
     assert found.select("key", "seen_ms").rows() == [("b", 7000.0)]
 
 
-@pytest.mark.parametrize(("reason", "known"), [("drained", True), ("quiet", False), ("cap", False)])
-def test_only_a_run_that_has_drained_knows_what_its_sinks_hold(tmp_path: Path, reason: str, known: bool) -> None:
+@pytest.mark.parametrize(
+    ("reason", "known", "at_rest"),
+    [
+        ("drained", True, True),
+        ("quiet", False, True),
+        ("stuck", False, False),
+        ("crash-loop", False, False),
+        ("cap", False, False),
+    ],
+)
+def test_only_a_run_that_has_drained_knows_what_its_sinks_hold(
+    tmp_path: Path, reason: str, known: bool, at_rest: bool
+) -> None:
     tap = Sink({("a", 0): 1}).tap()
     gained(tap)
     history = History(tmp_path / "history.jsonl")
     history.add("drain-end", reason=reason)
     run: Any = SimpleNamespace(history=history, taps={"aggregates": tap, "source": object()})
     assert list(Run.held(run)) == (["aggregates"] if known else [])
+    assert Run.at_rest(run) == at_rest
 
 
 def test_a_soak_takes_what_it_drops_from_what_is_known(tmp_path: Path) -> None:
     asked = Asked("soak", "kappa", "process", 7, 1.0, 60.0, 2_000)
-    soak = Soak(scenario_of(asked, kappa, []), State(asked), tmp_path, None, print)  # type: ignore[arg-type]
+    soak = Soak(scenario_of(asked, kappa), State(asked), tmp_path, None, print)  # type: ignore[arg-type]
     soak._held = {"aggregates": summed(cells({("goes", 0): 5, ("stays", 60): 2}))}
     trim = {"aggregates": cells({("goes", 0): 5})}
     stack: Any = SimpleNamespace(trim=lambda *_: trim, logs=dict)

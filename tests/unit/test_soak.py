@@ -13,14 +13,15 @@ import pytest
 from saved_run import World
 
 from assertions.judge import judge
-from harness.backends.base import Child
+from harness.backends.base import Child, Footprint
 from harness.backends.outlived import OutlivedProcesses
 from harness.catalog import claims
+from harness.report.soak import sentence
 from harness.run import Deployed, Outcome
-from harness.run_folder import DamagedRun
+from harness.run_folder import DamagedRun, under_way
 from harness.soak.books import ENOUGH_CYCLES, drifts, summary
 from harness.soak.cycles import Soak, _lags, _longest_recovery, _of_events, _on_disk, scenario_of, seed_of
-from harness.soak.outlived import Deployment, forget, under_way
+from harness.soak.outlived import Deployment, forget
 from harness.soak.state import Asked, Cut, Cycle, State
 from harness.topology import UsageError
 from pipelines_under_test.kappa.pipeline import kappa
@@ -87,6 +88,10 @@ def test_a_folder_without_a_soak_and_a_damaged_one(tmp_path: Path) -> None:
     (tmp_path / "soak.json").write_text('{"asked": {')
     with pytest.raises(DamagedRun, match="is not JSON"):
         State.load(tmp_path)
+    for strange in ("{}", "[]", '{"asked": {"colour": 3}, "cycles": [], "cut": [], "spent_s": 0}'):
+        (tmp_path / "soak.json").write_text(strange)
+        with pytest.raises(DamagedRun, match="is not what a soak writes|is not a JSON object"):
+            State.load(tmp_path)
 
 
 def test_what_cannot_be_is_a_usage_error() -> None:
@@ -227,18 +232,35 @@ def test_the_lag_is_what_was_left_when_the_load_was_over(tmp_path: Path) -> None
     assert _lags(tmp_path / "history.jsonl") == {"lag of g after the load": 40, "lag of h after the load": None}
 
 
+def test_a_pipeline_that_no_longer_works_ends_the_soak_with_a_violation(tmp_path: Path) -> None:
+    idle = state(cycle(1), spent_s=10)
+    assert summary(idle, tmp_path)["findings"][2]["verdict"] == "pass"
+    idle.idle = "cycle 2 did not begin: No event was seen at the hop 'published' within 60 s of the first one sent."
+    idle.cut.append(Cut("/runs/2", {"sent": 0, "acked": 0, "ambiguous": 0, "failed": 0}, why=idle.idle))
+    idle.save(tmp_path)
+    assert State.load(tmp_path).over()
+    found = summary(State.load(tmp_path), tmp_path)
+    assert found["verdict"] == "violation"
+    at_work = found["findings"][2]
+    assert (at_work["assertion"], at_work["verdict"]) == ("at_work", "violation")
+    assert at_work["summary"] == idle.idle
+    assert at_work["examples"] == [{"run": "/runs/2"}]
+    assert f"; {idle.idle}; nothing is claimed of trends" in sentence(found)
+
+
 def test_what_is_kept_of_a_cycle_is_what_its_run_shows(tmp_path: Path) -> None:
     named = [{"assertion": a.name, "params": a.params()} for a in claims(kappa)]
     world = World(assertions=named).fault("kill", "converter", 2.0, 3.0)
     world.happen("lag", at=11.0, group="converter", lag=40)
     run = world.save(tmp_path / "cycles")
     child = Child(pid=os.getpid(), started=12.5)
-    supervisor = SimpleNamespace(child=lambda name: None if name == "aggregator" else child)
+    supervisor = SimpleNamespace(child=lambda name: None if name == "aggregator" else child, process=str)
+    site = SimpleNamespace(folder=tmp_path, footprint=lambda name, child: Footprint(memory=50 << 20))
     verdict = judge(run)
-    scenario = scenario_of(ASKED, kappa, claims(kappa))
+    scenario = scenario_of(ASKED, kappa)
     soak = Soak(scenario, state(), tmp_path, None, print)  # type: ignore[arg-type]
     deployed = Deployed({}, supervisor)  # type: ignore[arg-type]
-    kept = soak._kept(3, 1, Outcome(verdict, run.path), deployed, tmp_path)
+    kept = soak._kept(3, 1, Outcome(verdict, run.path), SimpleNamespace(site=site), deployed)  # type: ignore[arg-type]
     found = {f["assertion"]: f["figures"] for f in verdict["findings"]}
     assert (kept.number, kept.verdict, kept.run, kept.events) == (
         3,
@@ -253,7 +275,8 @@ def test_what_is_kept_of_a_cycle_is_what_its_run_shows(tmp_path: Path) -> None:
     assert kept.figures["time to drain (s)"] == found["recovery"]["drain"]["waited_s"] is not None
     assert kept.figures["lag of converter after the load"] == 40
     assert kept.figures["memory of aggregator (MiB)"] is None
-    assert (kept.figures["memory of converter (MiB)"] or 0) > 10
+    assert kept.figures["memory of converter (MiB)"] == 50
+    assert kept.figures["open files of converter"] is None
     assert kept.judged == kept.events["acked"] > 0
     assert drifts([kept] * 12), "every measure has a grain"
 
@@ -303,7 +326,7 @@ def test_a_run_that_was_judged_and_not_written_down_stands_as_it_was_judged(tmp_
 
 
 def test_of_what_nobody_watched_only_events_are_claimed() -> None:
-    scenario = scenario_of(ASKED, kappa, claims(kappa))
+    scenario = scenario_of(ASKED, kappa)
     found = [(a.name, a.params()) for a in _of_events(scenario)]
     names = [name for name, _ in found]
     assert names == ["no_loss", "content", "duplicate_rate", "batch_parity", "load_delivered", "faults_effective"]
@@ -326,13 +349,15 @@ def test_where_a_deployment_is_can_be_read_again(tmp_path: Path) -> None:
 
 def test_nobody_goes_on_with_a_soak_that_is_under_way(tmp_path: Path) -> None:
     soak = Soak(None, state(), tmp_path, None, print)  # type: ignore[arg-type]
-    with under_way(tmp_path), pytest.raises(UsageError, match="is under way already"):
+    with under_way(tmp_path, "soak"), pytest.raises(UsageError, match="is under way already"):
         soak.run()
-    with under_way(tmp_path):
+    with under_way(tmp_path, "soak"):
         pass
 
 
 def test_measures_that_could_not_be_told_are_no_proof_that_nothing_grows() -> None:
     cycles = [cycle(n, **{"disk (MiB)": 900.0, "latency p99 (s)": None}) for n in range(1, 31)]
     told = summary(state(*cycles), Path("/soak"))["findings"][0]["summary"]
-    assert told == "no trend in 1 measures over 30 cycles; 1 more could not be told in enough of them"
+    assert (
+        told == "no trend in 1 measures over 30 cycles; nothing is claimed of latency p99 (s): too few cycles show it"
+    )

@@ -106,5 +106,5 @@ def test_each_cycle_is_a_test_case_of_junit(tmp_path: Path) -> None:
     saved = soak_of(tmp_path)
     write_answers(tmp_path, summary(saved, tmp_path))
     root = ET.parse(tmp_path / "junit.xml").getroot()
-    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("33", "1", "0")
+    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("34", "1", "0")
     assert [case.get("name") for case in root.iter("testcase") if case.find("failure") is not None] == ["cycle 00031"]

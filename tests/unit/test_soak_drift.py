@@ -127,6 +127,16 @@ def test_a_life_says_how_far_it_came_and_not_how_far_it_could() -> None:
     assert drift_in_a_life("memory", memory - 150, lives, 5).verdict == "drifts"
 
 
+@pytest.mark.parametrize(
+    ("counted", "lives", "verdict"), [(2, 10, "too few"), (2, 20, "drifts"), (4, 3, "drifts"), (3, 3, "too few")]
+)
+def test_where_even_the_surest_growth_is_not_sure_nothing_is_claimed(counted: int, lives: int, verdict: str) -> None:
+    """Of ten lives of two cycles each: chance shows ten growths in ten once in 1,024 lives, and the test is coarser than that."""
+    memory = np.tile(200.0 + 50.0 * np.arange(counted + 1), lives)
+    found = drift_in_a_life("memory", memory, np.repeat(np.arange(lives), counted + 1).tolist(), 20)
+    assert (found.verdict, found.cycles) == (verdict, counted * lives)
+
+
 def test_lives_of_a_cycle_or_two_say_nothing() -> None:
     short = drift_in_a_life("memory", list(range(100, 140)), [n // 2 for n in range(40)])
     assert (short.verdict, short.cycles) == ("too few", 0)
