@@ -38,13 +38,6 @@ RUN = "1a2b3c4d"
 PARTITIONS = 4
 
 
-def encode_as_lines(events: Any) -> list[tuple[bytes | None, bytes]]:
-    """A user's encoder, for the tests below: no key, fields in a line."""
-    return [
-        (None, f"{e['event_id']};{'broken' if e['poison'] else e['weight']};{e['tweet_id']}".encode()) for e in events
-    ]
-
-
 @dataclass(frozen=True)
 class Record:
     """A record of the source log; created_ms is its CreateTime."""
@@ -234,7 +227,7 @@ def test_an_early_end_drains_and_says_so(spec: LoadSpec, how: str, processes: in
 
 
 def test_a_users_encoder_makes_the_records(spec: LoadSpec) -> None:
-    spec = replace(spec, encode="tests.conformance.test_load:encode_as_lines", profile=Steady(500, 1, share_poison=0.1))
+    spec = replace(spec, encode="tests.lines_encoder:encode_as_lines", profile=Steady(500, 1, share_poison=0.1))
     process = start(spec)
     plan = go(spec)
     assert process.wait(30) == 0
@@ -311,7 +304,7 @@ def by_locustfile(spec: LoadSpec, folder: Path, *options: str) -> subprocess.Com
 
 def test_the_user_works_in_a_locustfile_of_ones_own(spec: LoadSpec, tmp_path: Path) -> None:
     spec = replace(spec, users=2, profile=Steady(rate=400, seconds=2))
-    done = by_locustfile(spec, tmp_path, "-t6s")
+    done = by_locustfile(spec, tmp_path, "-t12s")  # which is to be more than its start and the load take
     assert f"produce to {spec.topic}" in done.stdout + done.stderr
 
 
