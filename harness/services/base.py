@@ -298,7 +298,7 @@ class SinkTap(PolledTap):
 
     def _strange(self, cells: Sequence[CountedCell]) -> str | None:
         found = {(c.dimension, c.window_s) for c in cells}
-        if not found:
+        if not found or self._first in found:
             return None
         return f"Its rows show cells of {sorted(found)}, and none of the first that is declared, {self._first}."
 

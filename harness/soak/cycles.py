@@ -118,7 +118,7 @@ class Soak:
         while not self.state.over():
             number, attempt = self.state.next()
             try:
-                outcome, at_rest = self._cycle(number, attempt, backend, stack, deployed)
+                outcome, nothing_left = self._cycle(number, attempt, backend, stack, deployed)
             except (WorkerDied, NothingArrives) as error:
                 if not worked:
                     raise
@@ -128,8 +128,9 @@ class Soak:
             self.state.cycles.append(self._kept(number, attempt, outcome, stack, deployed))
             self._save()
             self.tell(_line(self.state.cycles[-1]))
-            if not at_rest:
-                self.tell(f"the pipeline is deployed anew: {outcome.folder.name} has left something on its way")
+            if not nothing_left:
+                if not self.state.over():
+                    self.tell(f"the pipeline is deployed anew: {outcome.folder.name} has left something on its way")
                 return
             self._drop_what_is_behind(stack, deployed)
 
@@ -244,15 +245,15 @@ class Soak:
             of_cycle = {log: child for log, child in self.session.processes.living() if log.parent == folder.logs}
             load = of_cycle.pop(folder.load_log, None)
             self.session.processes.stop([child.pid for child in of_cycle.values()])  # its batch truth, say
-            run.carry_on(_of_events(scenario), load)
-            self._held, at_rest = run.held(), run.at_rest()
+            outcome = run.carry_on(_of_events(scenario), load)
+            self._held, nothing_left = run.held(), run.leaves_nothing(outcome.verdict["verdict"])
         finally:
             run.clean_up()
             history.close()
         self.state.cut.append(_cut_off(path))
         self.state.save(self.folder)
         self.tell(_line_of_cut(self.state.cut[-1]))
-        if not at_rest:
+        if not nothing_left:
             raise HarnessFault(f"{path.name} has left something on its way")
         self._drop_what_is_behind(stack, deployed)
 
@@ -264,7 +265,7 @@ class Soak:
     def _cycle(
         self, number: int, attempt: int, backend: Backend, stack: Stack, deployed: Deployed
     ) -> tuple[Outcome, bool]:
-        """What it came to, and whether nothing of it was on its way any more."""
+        """What it came to, and whether nothing of it will come after it."""
         scenario = self._scenario(number, backend)
         folder = RunFolder.create(self.folder / "cycles", scenario.name)
         history = self._history(folder)
@@ -279,7 +280,7 @@ class Soak:
             folder.write_json("run.json", run.meta)
             outcome = run.carry_out(begin)
             self._held = run.held()
-            return outcome, run.at_rest()
+            return outcome, run.leaves_nothing(outcome.verdict["verdict"])
         except Exception as error:
             history.add("error", text=str(error))
             raise

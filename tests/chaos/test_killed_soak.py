@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,37 @@ def test_an_old_event_that_is_counted_between_two_cycles_is_a_violation_of_the_n
     said = [cycle["verdict"] for cycle in verdict["cycles"] if cycle["verdict"] != "inconclusive"]
     assert said == ["pass", "violation"], told
     assert "duplicate_rate" in verdict["cycles"][-1]["violated"]
+
+
+def test_what_a_cycle_has_left_unread_is_read_by_nobody_in_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker stands still when the load is over, and nobody continues it: the next cycle has a pipeline of its own."""
+    monkeypatch.setattr("harness.draining.STUCK_AFTER_S", 3.0)
+    monkeypatch.setattr("harness.draining.AT_REST_S", 0.5)
+    asked = Asked("soak", "kappa", "process", seed=3, hours=0.25, cycle_s=10.0, rate=500)
+    told: list[str] = []
+    stopped: list[int] = []
+    with Session("process", forgets=True) as session:
+
+        def tell(line: str) -> None:
+            told.append(line)
+            if "pass" in line:
+                soak._begin -= 3600  # that is enough
+
+        def stop(record: Mapping[str, Any]) -> None:
+            if record["kind"] == "load" and record.get("acked", 0) > 3_000 and not stopped:
+                (child,) = [c for log, c in session.processes.living() if log.name == "converter.log"]
+                stopped.append(child.pid)
+                os.kill(child.pid, signal.SIGSTOP)
+
+        soak = Soak(scenario_of(asked, kappa), State(asked), tmp_path, session, tell, [stop])
+        verdict = soak.run()
+    first, *_, last = verdict["cycles"]
+    assert (first["verdict"], last["verdict"]) == ("violation", "pass"), told
+    assert any("is deployed anew" in line and Path(first["run"]).name in line for line in told)
+    assert len(list((tmp_path / "deployments").iterdir())) == 2
+    assert not psutil.pid_exists(stopped[0])
 
 
 def test_a_worker_that_no_longer_starts_is_a_violation_though_no_cycle_is_under_way(tmp_path: Path) -> None:

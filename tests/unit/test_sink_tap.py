@@ -110,6 +110,15 @@ def test_a_sink_that_has_lost_what_it_held_is_no_sink_that_nothing_comes_to() ->
     assert tap.warm()
 
 
+def test_a_sink_that_has_gained_nothing_is_not_strange_for_that() -> None:
+    sink = Sink({("a", 0): 2})
+    tap = sink.tap()
+    tap.pass_over()
+    assert gained(tap) == []
+    assert tap.count() == 0
+    assert tap.trouble() == ""
+
+
 def test_cells_that_were_there_are_not_dated() -> None:
     sink = Sink({("a", 0): 1})
     tap = sink.tap(dates=True)
@@ -122,7 +131,7 @@ def test_cells_that_were_there_are_not_dated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "known", "at_rest"),
+    ("reason", "known", "nothing_left"),
     [
         ("drained", True, True),
         ("quiet", False, True),
@@ -132,7 +141,7 @@ def test_cells_that_were_there_are_not_dated() -> None:
     ],
 )
 def test_only_a_run_that_has_drained_knows_what_its_sinks_hold(
-    tmp_path: Path, reason: str, known: bool, at_rest: bool
+    tmp_path: Path, reason: str, known: bool, nothing_left: bool
 ) -> None:
     tap = Sink({("a", 0): 1}).tap()
     gained(tap)
@@ -140,7 +149,10 @@ def test_only_a_run_that_has_drained_knows_what_its_sinks_hold(
     history.add("drain-end", reason=reason)
     run: Any = SimpleNamespace(history=history, taps={"aggregates": tap, "source": object()})
     assert list(Run.held(run)) == (["aggregates"] if known else [])
-    assert Run.at_rest(run) == at_rest
+    assert [Run.leaves_nothing(run, said) for said in ("pass", "violation")] == [nothing_left] * 2
+    assert Run.leaves_nothing(run, "inconclusive") == known, (
+        "it is tried again, and what comes late would be a violation"
+    )
 
 
 def test_a_soak_takes_what_it_drops_from_what_is_known(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from harness.soak.state import Asked, Cycle, State
 from pipelines_under_test.kappa.pipeline import kappa
 
 ASKED = Asked("soak", "kappa", "process", 7, 0.01, 60.0, 100, stop=False)
-#: What a cycle comes to: its verdict and whether the pipeline had come to rest after it, or an error at its beginning.
+#: What a cycle comes to: its verdict and whether nothing of it will come after it, or an error at its beginning.
 Played = tuple[str, bool] | Exception
 
 
@@ -43,8 +43,8 @@ class Play(Soak):
             raise played
         if not self.played:
             self._begin -= 3600  # its time is over
-        verdict, at_rest = played
-        return SimpleNamespace(verdict=verdict, folder=Path(f"x-cycle-{number:05d}-{attempt}")), at_rest
+        verdict, nothing_left = played
+        return SimpleNamespace(verdict=verdict, folder=Path(f"x-cycle-{number:05d}-{attempt}")), nothing_left
 
     def _kept(self, number: int, attempt: int, outcome: Any, *_: Any) -> Cycle:
         self.done.append(f"{number}.{attempt} {outcome.verdict}")
