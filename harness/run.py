@@ -429,11 +429,12 @@ class Run:
         )
         logs = "\n".join(f"  the log of {i} ends:\n{last_lines(self.folder.worker_log(i))}" for i in guilty)
         told = f"No event was seen at the hop {missing!r} within {waited:.0f} s of the first one sent."
-        trouble = self.taps[missing].trouble()
+        tap = self.taps[missing]
+        trouble = tap.broken() or tap.trouble()
         said = f"{told}{f' {trouble}' if trouble else ''}\n{logs}"
-        # Of a pipeline that has worked the harness itself may be the reason: it could not look, or not start a worker.
-        ours = self.deployed is not None and (trouble or self.supervisor.unstartable())
-        return HarnessFault(said) if ours else NothingArrives(said)
+        # Of a pipeline that has worked the harness may be the reason: it could not look, not send, or not start a worker.
+        ours = tap.broken() or missing == self.pipeline.source.name or self.supervisor.unstartable()
+        return HarnessFault(said) if self.deployed is not None and ours else NothingArrives(said)
 
     # -- load with faults ----------------------------------------------------------------------------------------
 
@@ -570,13 +571,12 @@ class Run:
     def held(self) -> dict[str, pl.DataFrame]:
         """What each sink held at last, if the run had drained: whatever it holds more later on was counted too late."""
         taps = {hop: tap for hop, tap in self.taps.items() if isinstance(tap, SinkTap)}
-        drained = _drained(self.history, "drained")
+        drained = self.drain_ended() == "drained"
         return {hop: tap.held for hop, tap in taps.items() if drained and tap.held is not None}
 
-    def leaves_nothing(self, verdict: str) -> bool:
-        """Whether none of its events will come after it. Those that were missing in a long quiet may be on their way where nobody
-        can say how much a worker has left to read; if that is a violation already, it does not matter."""
-        return _drained(self.history, "drained") or (_drained(self.history, "quiet") and verdict != "inconclusive")
+    def drain_ended(self) -> str:
+        """Why (see `draining`)."""
+        return next((str(r["reason"]) for r in reversed(self.history.records) if r["kind"] == "drain-end"), "")
 
     # -- check and store -----------------------------------------------------------------------------------------
 
@@ -660,11 +660,6 @@ def resource_names(pipeline: Pipeline, stack: Stack, tag: str) -> dict[str, str]
 
 def _ask_committed(server: Any, group: str, topic: str, who: str, within_s: float) -> Mapping[int, int] | None:
     return server.committed(who, group, topic, within_s)  # type: ignore[no-any-return]
-
-
-def _drained(history: History, reason: str) -> bool:
-    """Whether draining ended for this reason (see `draining`)."""
-    return any(r["kind"] == "drain-end" and r["reason"] == reason for r in history.records)
 
 
 def waited_since(history: History) -> float:

@@ -229,11 +229,14 @@ class Comparison:
         return verdict
 
     def _check_backend(self) -> None:
-        for side in SIDES:
-            backend = self.session.prepare(self.scenarios[side].pipeline)
+        found = {side: self.session.prepare(self.scenarios[side].pipeline) for side in SIDES}
+        if len({backend.name for backend in found.values()}) > 1:
+            told = ", ".join(f"the {side} {backend.where}" for side, backend in found.items())
+            raise UsageError(f"Two backends cannot be compared ({told}). Take the same: --backend process.")
+        for side, backend in found.items():
             if self.state.backend not in (None, backend.name):
                 raise UsageError(
-                    f"{self.folder}: the {side}'s runs so far are of {self.state.backend}, and now {backend.where}."
+                    f"{self.folder}: its runs are of the backend {self.state.backend}, and now {backend.where}."
                 )
             self.state.backend = backend.name
             version = self.state.asked.version(side)

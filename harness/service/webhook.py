@@ -52,14 +52,15 @@ class Webhook:
             return set(self._known)
 
     def add(self, entry: Entry) -> None:
+        """Raises OSError where that cannot be noted; it is told all the same."""
         with self._lock:
             if entry.name in self._known:
                 return
             self._known.add(entry.name)
             if self._url:
                 self._waiting[entry.name] = {"event": "violation", **entry.as_dict()}
+            self._news.set()  # whether that can be noted or not
             self._save()
-        self._news.set()
 
     def _save(self) -> None:
         write_json(self._file, {"known": sorted(self._known), "waiting": self._waiting})
@@ -87,7 +88,10 @@ class Webhook:
                 self.delivered += 1
                 with self._lock:
                     del self._waiting[told[0]]
-                    self._save()
+                    try:
+                        self._save()
+                    except OSError as error:  # a full disk: the thread must be there for the next one
+                        self._tell(f"serve: that {told[0]} was told could not be noted: {error}")
 
     def waiting(self) -> int:
         return len(self._waiting)

@@ -77,6 +77,10 @@ class Tap(Protocol):
         """Why no warm-up event may have been seen, as far as the tap can tell; "" if it cannot."""
         ...
 
+    def broken(self) -> str:
+        """Why it sees nothing of what may be there; "" if it looks."""
+        ...
+
     def last_moved(self) -> float:
         """When the last message was seen, in seconds of the monotonic clock."""
         ...
@@ -173,6 +177,7 @@ class PolledTap:
         self._moved = time.monotonic()
         self._known_until = 0.0
         self._error: str | None = None
+        self._unread = ""
         self._hurry = threading.Event()
         self._again = threading.Event()
         self._stop = threading.Event()
@@ -202,9 +207,10 @@ class PolledTap:
                 counted = self._look()
                 if counted != self._counted:
                     self._counted, self._moved = counted, time.monotonic()
+                self._unread = ""
                 self._known_until = start  # last: whoever sees it sees what that reading has shown
             except Exception as error:  # the final reading decides; until then it is only progress
-                self._error = f"It cannot be read: {error!r}."
+                self._unread = f"It cannot be read: {error!r}."
             took = time.monotonic() - start
             if self._counted == 0:
                 self._again.wait(max(0.05, took))
@@ -215,7 +221,10 @@ class PolledTap:
             self._again.clear()
 
     def trouble(self) -> str:
-        return self._error or ""
+        return self._unread or self._error or ""
+
+    def broken(self) -> str:
+        return self._unread
 
     def last_moved(self) -> float:
         return self._moved

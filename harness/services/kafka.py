@@ -364,6 +364,9 @@ class KafkaTap:
         self.trouble, self.hurry = self._messages.trouble, self._messages.hurry
         self.events_by_producer = self._messages.events_by_producer
 
+    def broken(self) -> str:
+        return f"The tap broke: {self._error}." if self._error else ""
+
     def abandon(self) -> None:
         if not self._stop.is_set():
             self._stop.set()

@@ -160,6 +160,7 @@ class PubSubTap:
         self._stop = threading.Event()
         self._failures, self._failed_at = 0, 0.0
         self._error: str | None = None
+        self._failing = ""
         self._thread = threading.Thread(target=self._read, name=f"tap-{hop.name}", daemon=True)
         self.count, self.warm = self._messages.count, self._messages.warm
         self.distinct, self.last_moved = self._messages.distinct, self._messages.last_moved
@@ -208,7 +209,7 @@ class PubSubTap:
                 answer = self._pull(request, timeout=10)
                 received = type(answer).pb(answer).received_messages
                 self._take(received)
-                in_a_row = 0
+                in_a_row, self._failing = 0, ""
                 if not received:
                     self._messages.idle()
                 if len(received) < 50:
@@ -217,6 +218,7 @@ class PubSubTap:
                 self._failures += 1
                 self._failed_at = time.monotonic()
                 in_a_row += 1
+                self._failing = repr(error)
                 if in_a_row > 50:
                     self._error = repr(error)
                     return
@@ -246,6 +248,9 @@ class PubSubTap:
 
             ids = [item.ack_id for item in received]
             self._acknowledge(AcknowledgeRequest.pb()(subscription=self._subscription, ack_ids=ids), timeout=10)
+
+    def broken(self) -> str:
+        return f"Its last pull failed: {self._failing}." if self._failing else ""
 
     def finish(self, timeout_s: float = 30.0) -> TapResult:
         """Publishes the sentinel and waits for it and for the quiet. Call it only when the workers were stopped."""

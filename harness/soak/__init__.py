@@ -1,1 +1,1 @@
-"""A pipeline that is never redeployed, under load and faults cycle after cycle. `gauntlet soak`."""
+"""A pipeline that goes on, under load and faults, cycle after cycle. `gauntlet soak`."""

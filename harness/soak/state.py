@@ -12,6 +12,8 @@ from harness.topology import UsageError
 
 #: A cycle that could not say is tried so often in all.
 ATTEMPTS = 2
+#: Why the drain of a cycle ended after which no worker is known to have anything left to do (see `harness.draining`).
+SETTLED = ("drained", "quiet")
 #: The events of a run that sent none.
 NO_EVENTS = {"sent": 0, "acked": 0, "ambiguous": 0, "failed": 0}
 
@@ -43,7 +45,7 @@ class Asked:
 class Cycle:
     """What is kept of a cycle. `figures`: of the run, for the trends; None where it was not measured. `lives`: when the process
     of each worker that was there at the end had begun, epoch seconds. `judged`: how many of its acknowledged events were found in
-    the source log, and judged; None where that could not be settled."""
+    the source log, and judged; None where that could not be settled. `drain`: why it ended."""
 
     number: int
     attempt: int
@@ -56,6 +58,7 @@ class Cycle:
     violated: list[str] = field(default_factory=list)
     lives: dict[str, float] = field(default_factory=dict)
     judged: int | None = None
+    drain: str = "drained"
 
 
 @dataclass
@@ -113,7 +116,8 @@ class State:
         last = self.cycles[-1] if self.cycles else None
         if last is None:
             return 1, 1
-        if last.verdict == "inconclusive" and last.attempt < ATTEMPTS:
+        # Where a worker stood still, another pipeline would show nothing of this one's state.
+        if last.verdict == "inconclusive" and last.attempt < ATTEMPTS and last.drain in SETTLED:
             return last.number, last.attempt + 1
         return last.number + 1, 1
 

@@ -1,4 +1,4 @@
-"""A soak: cycles on a pipeline that is never redeployed, the harness killed in the middle of one, and what goes on after it."""
+"""A soak: cycles on one pipeline, the harness killed in the middle of one, and what goes on after it."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_an_old_event_that_is_counted_between_two_cycles_is_a_violation_of_the_n
             told.append(line)
             if sum("pass" in line for line in told) == 1 and "pass" in line:
                 server: Any = session.stack(kappa).servers["bigtable"]
-                tag = next((tmp_path / "deployments").iterdir()).name.rpartition("-")[2]
+                tag = max((tmp_path / "deployments").iterdir()).name.rpartition("-")[2]
                 count_again(server.channel, server.names(tag)["aggregates"])
 
         verdict = Soak(scenario_of(asked, kappa), State(asked), tmp_path, session, tell).run()
@@ -247,7 +247,7 @@ def test_what_a_cycle_has_left_unread_is_read_by_nobody_in_the_next_one(
     first, *_, last = verdict["cycles"]
     assert (first["verdict"], last["verdict"]) == ("violation", "pass"), told
     assert any("is deployed anew" in line and Path(first["run"]).name in line for line in told)
-    assert len(list((tmp_path / "deployments").iterdir())) == 2
+    assert len(list((tmp_path / "deployments").iterdir())) >= 2
     assert not psutil.pid_exists(stopped[0])
 
 

@@ -359,9 +359,21 @@ def test_what_goes_on_goes_on_where_it_began(tmp_path: Path) -> None:
         compared(folder, state, Session(healthy, crash_at=4))
     elsewhere = Session(healthy)
     elsewhere.backend = "docker"
-    with pytest.raises(UsageError, match="the baseline's runs so far are of process, and now in containers"):
+    with pytest.raises(UsageError, match="its runs are of the backend process, and now in containers"):
         compared(folder, State.load(folder), elsewhere)
     assert elsewhere.ran == []
+
+
+def test_one_version_in_containers_and_the_other_not_is_no_comparison(tmp_path: Path) -> None:
+    folder, state = begun(asked(), tmp_path)
+    session = Session(healthy)
+    backends = [session.prepare(kappa)]
+    session.backend = "docker"
+    backends.append(session.prepare(kappa))
+    session.prepare = lambda pipeline: backends.pop(0)  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match=r"\(the baseline as processes, the candidate in containers\). Take the same"):
+        compared(folder, state, session)
+    assert session.ran == []
 
 
 def test_nobody_goes_on_with_a_comparison_that_is_under_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

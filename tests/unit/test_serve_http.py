@@ -433,6 +433,24 @@ def test_a_violation_is_told_once_and_again_until_it_is_heard(tmp_path: Path, to
     assert len(told.told) == 2, "it is known after a restart"
 
 
+def test_a_violation_is_told_though_nothing_can_be_noted(
+    tmp_path: Path, told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    lines: list[str] = []
+    hook = Webhook(tmp_path, f"http://127.0.0.1:{told.port}/", lines.append)
+    monkeypatch.setattr("harness.service.webhook.write_json", full)
+    for name in ("one", "two"):
+        with pytest.raises(OSError, match="no space left"):
+            hook.add(Entry(name, "run", "violation"))
+        soon(lambda name=name: any(one["name"] == name for one in told.told))
+    soon(lambda: len(lines) == 2)
+    assert "that one was told could not be noted: no space left" in lines[0]
+    hook.stop()
+
+
 def test_what_could_not_be_told_is_told_by_the_next_service(tmp_path: Path, told: Any) -> None:
     (tmp_path / ".service").mkdir()
     hook = Webhook(tmp_path, "http://127.0.0.1:9/", lambda text: None)

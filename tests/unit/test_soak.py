@@ -57,6 +57,15 @@ def test_a_cycle_that_could_not_say_is_tried_once_more_and_a_violation_never() -
     assert state(cycle(1)).next() == (2, 1)
     assert state(cycle(1), cycle(2, "inconclusive")).next() == (2, 2)
     assert state(cycle(1), cycle(2, "inconclusive"), cycle(2, "inconclusive", 2)).next() == (3, 1)
+    for drain, then in (
+        ("drained", (2, 2)),
+        ("quiet", (2, 2)),
+        ("stuck", (3, 1)),
+        ("crash-loop", (3, 1)),
+        ("cap", (3, 1)),
+    ):
+        left = dataclasses.replace(cycle(2, "inconclusive"), drain=drain)
+        assert state(cycle(1), left).next() == then, "another pipeline would not show what this one was in"
     assert state(cycle(1), cycle(2, "violation")).next() == (3, 1)
 
 
@@ -260,7 +269,7 @@ def test_what_is_kept_of_a_cycle_is_what_its_run_shows(tmp_path: Path) -> None:
     scenario = scenario_of(ASKED, kappa)
     soak = Soak(scenario, state(), tmp_path, None, print)  # type: ignore[arg-type]
     deployed = Deployed({}, supervisor)  # type: ignore[arg-type]
-    kept = soak._kept(3, 1, Outcome(verdict, run.path), SimpleNamespace(site=site), deployed)  # type: ignore[arg-type]
+    kept = soak._kept(3, 1, Outcome(verdict, run.path), "quiet", SimpleNamespace(site=site), deployed)  # type: ignore[arg-type]
     found = {f["assertion"]: f["figures"] for f in verdict["findings"]}
     assert (kept.number, kept.verdict, kept.run, kept.events) == (
         3,
@@ -275,6 +284,7 @@ def test_what_is_kept_of_a_cycle_is_what_its_run_shows(tmp_path: Path) -> None:
     assert kept.figures["time to drain (s)"] == found["recovery"]["drain"]["waited_s"] is not None
     assert kept.figures["lag of converter after the load"] == 40
     assert kept.figures["memory of aggregator (MiB)"] is None
+    assert kept.drain == "quiet"
     assert kept.figures["memory of converter (MiB)"] == 50
     assert kept.figures["open files of converter"] is None
     assert kept.judged == kept.events["acked"] > 0

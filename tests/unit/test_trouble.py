@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import polars as pl
 import pytest
+from waiting import wait_for
 
+from harness.errors import HarnessFault, NothingArrives
+from harness.run import Run
 from harness.services.base import SinkReading, SinkTap
 from harness.services.kafka import KafkaServer
 from harness.services.messages import MessageLog
@@ -67,8 +73,9 @@ def holds(*cells: CountedCell) -> Callable[[], SinkReading]:
 def test_a_sink_that_cannot_be_read_or_shows_other_cells_says_so(read: Callable[[], SinkReading], told: str) -> None:
     tap = SinkTap("sales", read, CELLS, time.time)
     tap.start()
-    time.sleep(0.2)
+    assert wait_for(lambda: tap.trouble() or tap.known_until())  # the latter is set last
     assert tap.trouble() == told
+    assert tap.broken() == (told if read is cannot else ""), "what it holds is the pipeline's doing"
     tap.abandon()
 
 
@@ -87,3 +94,38 @@ def test_a_topic_whose_name_begins_with_anothers_has_partitions_of_its_own() -> 
     assert server._partitions("orders-raw-1a2b3c4d") == 5
     assert server._partitions("orders-1a2b3c4d") == 2
     assert server._partitions("orders-raw") == 5
+
+
+class Seen:
+    """What a run asks of a tap to which nothing came."""
+
+    def __init__(self, warm: bool = False, broken: str = "", trouble: str = "") -> None:
+        self.warm, self.broken, self.trouble = (lambda: warm), (lambda: broken), (lambda: trouble)
+
+
+@pytest.mark.parametrize(
+    ("taps", "unstartable", "deployed", "whose"),
+    [
+        ({"source": Seen(warm=True), "orders": Seen()}, [], True, NothingArrives),
+        ({"source": Seen(warm=True), "orders": Seen(trouble="3 messages came, of which …")}, [], True, NothingArrives),
+        ({"source": Seen(warm=True), "orders": Seen(broken="The tap broke: x.")}, [], True, HarnessFault),
+        ({"source": Seen(warm=True), "orders": Seen()}, ["enrich"], True, HarnessFault),
+        ({"source": Seen(), "orders": Seen()}, [], True, HarnessFault),
+        ({"source": Seen(), "orders": Seen(broken="The tap broke: x.")}, ["enrich"], False, NothingArrives),
+    ],
+)
+def test_a_pipeline_that_has_worked_is_not_blamed_for_what_the_harness_cannot(
+    tmp_path: Path, taps: dict[str, Seen], unstartable: list[str], deployed: bool, whose: type[Exception]
+) -> None:
+    run: Any = SimpleNamespace(
+        taps=taps,
+        deployed="a pipeline at work" if deployed else None,
+        pipeline=SimpleNamespace(
+            source=SimpleNamespace(name="source"), instances=lambda: {"enrich": SimpleNamespace(writes=["orders"])}
+        ),
+        supervisor=SimpleNamespace(unstartable=lambda: unstartable),
+        folder=SimpleNamespace(worker_log=lambda name: tmp_path / name),
+    )
+    found = Run._cold(run, list(taps), 60.0)
+    assert type(found) is whose
+    assert "within 60 s of the first one sent" in str(found)
