@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -197,14 +198,18 @@ def soaked(verdict: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gau
         return summary(self.state, self.folder)
 
     monkeypatch.setattr(Soak, "run", run)
-    return Gauntlet(None, tmp_path, "test_a_night", 11, soak_hours=0.5)  # type: ignore[arg-type]
+    session: Any = SimpleNamespace(prepare=lambda pipeline: SimpleNamespace(name="process"))
+    return Gauntlet(session, tmp_path, "test_a_night", 11, soak_hours=0.5)
 
 
 def test_a_soak_is_as_long_as_the_option_says_and_leaves_its_answers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    made = soaked("pass", monkeypatch, tmp_path).soak(kappa, rate=300).check()
+    made = soaked("pass", monkeypatch, tmp_path).soak(kappa, no_loss(), rate=300).check()
     asked = State.load(made.folder).asked
+    assert (asked.backend, asked.claims) == ("process", [{"assertion": "no_loss", "params": no_loss().params()}]), (
+        "it goes on so"
+    )
     assert (asked.hours, asked.seed, asked.rate, asked.pipeline) == (0.5, 11, 300, "kappa")
     assert {path.name for path in made.folder.iterdir()} >= {"verdict.json", "report.html", "junit.xml"}
 
