@@ -141,7 +141,11 @@ class Processes:
         return bool(self._ask(signal={"pid": pid, "signal": int(number)}).get("sent"))
 
     def ended(self, pid: int) -> Exit | None:
-        return self._exits.get(pid)
+        how = self._exits.get(pid)
+        if how is None and self._closing and self._gone.is_set():
+            # The keeper ends what is left without a word. Whoever still waits for it to come up would hold up the end.
+            return Exit(pid, -signal.SIGKILL, time.time())
+        return how
 
     def catch_up(self) -> list[str]:
         if self._gone.is_set() and not self._closing:

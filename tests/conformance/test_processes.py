@@ -38,6 +38,17 @@ def gone(pid: int) -> bool:
         return True
 
 
+def test_what_was_there_when_all_was_closed_has_ended(processes: Processes, tmp_path: Path) -> None:
+    """A service that was just being started when Ctrl-C came: who waits for it must not wait as long as for a slow one."""
+    child = processes.spawn(["sleep", "60"], tmp_path / "log")
+    assert processes.ended(child.pid) is None
+    processes.close()
+    how = processes.ended(child.pid)
+    assert how is not None
+    assert how.signal == "SIGKILL"
+    assert gone(child.pid)
+
+
 def test_an_exit_is_told_with_its_signal(processes: Processes, tmp_path: Path) -> None:
     told: list[Exit] = []
     child = processes.spawn(["sleep", "60"], tmp_path / "log", on_exit=told.append)
