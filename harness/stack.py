@@ -21,7 +21,7 @@ from typing import Any
 
 from harness.backends.base import Child, Exit, Site
 from harness.backends.leftovers import Leftovers
-from harness.errors import HarnessFault, StartFailed, last_lines
+from harness.errors import HarnessFault, StartFailed, died, last_lines
 from harness.services import bigquery, bigtable, files, hdfs, http, kafka, pubsub, redis, sqlite
 from harness.services.base import Server, SinkTap, Tap
 from harness.topology import (
@@ -164,7 +164,10 @@ class Stack:
         try:
             self.toxiproxy.wait_until_ready()
         except HarnessFault as error:
-            self.check()
+            self.site.children.catch_up()
+            how = self.site.children.ended(self._children["toxiproxy"][0].pid)
+            if how is not None:
+                raise died("toxiproxy", self.site.versions()["toxiproxy"], how, self._log("toxiproxy")) from error
             raise StartFailed(
                 f"toxiproxy {self.site.versions()['toxiproxy']} was not ready: {error}\n"
                 f"  its log ends:\n{last_lines(self._log('toxiproxy'))}"

@@ -213,7 +213,7 @@ class Containers:
         self._early: dict[str, Mapping[str, Any]] = {}
         self._stopped: set[int] = set()
         self._invented = itertools.count(-1, -1)
-        self._closing = False
+        self._closing = self._removed = False
         self._creating = 0
         self._reaper = ReaperLine.started(self.owner) if outlived is None else ReaperLine.joined(self.owner)
         self._events = self._ends(time.time())
@@ -487,7 +487,11 @@ class Containers:
     def ended(self, pid: int) -> Exit | None:
         if self._gone and not self._closing:
             raise BackendGone(self._gone)
-        return self._exits.get(pid)
+        how = self._exits.get(pid)
+        if how is None and self._removed:
+            # Of what is removed nobody hears. Whoever still waits for it to come up would hold up the end.
+            return Exit(pid, -signal.SIGKILL, time.time())
+        return how
 
     def catch_up(self) -> list[str]:
         self._hearing.wait()  # not for ever: the listener gives up for a while
@@ -661,6 +665,7 @@ class Containers:
         with contextlib.suppress(Exception):
             while not gone and time.monotonic() < deadline:
                 gone = reaper.sweep(self._api, self.owner) == 0
+        self._removed = gone
         self._reaper.close(all_done=gone and not self._creating)
         if self._to_ryuk is not None:
             self._to_ryuk.close()

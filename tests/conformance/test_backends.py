@@ -298,11 +298,11 @@ def made_images(needs_docker: None) -> Iterator[Callable[..., str]]:
         docker.client().images.remove(ref, force=True)
 
 
-@pytest.mark.parametrize("kind", images.SERVICES)
+@pytest.mark.parametrize(("kind", "after"), [*((kind, "0") for kind in images.SERVICES), ("toxiproxy", "0.5")])
 def test_a_docker_service_that_dies_at_its_start_is_told_with_its_image_and_last_lines(
-    kind: str, made_images: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    kind: str, after: str, made_images: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ref = made_images(kind, 'ENTRYPOINT ["sh", "-c", "echo no room for me >&2; exit 3"]')
+    ref = made_images(kind, f'ENTRYPOINT ["sh", "-c", "sleep {after}; echo no room for me >&2; exit 3"]')
     monkeypatch.setenv(f"GAUNTLET_IMAGE_{kind.upper()}", ref)
     others = set(Left("docker", psutil.Process()).in_docker())
     told = rf"(?s)^{kind} died at its start: .*\({ref}\) ended with status 3; its log ends:\n    no room for me$"
@@ -430,6 +430,16 @@ def test_nothing_is_made_in_docker_once_all_is_being_removed(tmp_path: Path) -> 
         backend.containers.run("gauntlet/base:1", ["true"], tmp_path / "log")
     with pytest.raises(HarnessFault, match="none is made any more"):
         backend.containers.network()
+
+
+@pytest.mark.usefixtures("needs_docker")
+def test_what_was_there_when_all_was_removed_from_docker_has_ended(tmp_path: Path) -> None:
+    """A service that was just being started when Ctrl-C came: who waits for it must not wait as long as for a slow one."""
+    with Session("docker") as session:
+        backend: Any = session.prepare(kappa)
+        _, child = backend.containers.run(BASE, ["sleep", "300"], tmp_path / "log")
+        assert backend.containers.ended(child.pid) is None
+    assert backend.containers.ended(child.pid).signal == "SIGKILL"
 
 
 def test_without_a_daemon_docker_is_refused_and_auto_takes_processes(monkeypatch: pytest.MonkeyPatch) -> None:
