@@ -15,6 +15,7 @@ from typing import Any
 import leftovers
 import psutil
 import pytest
+from waiting import gone
 
 from harness.backends import docker
 
@@ -157,7 +158,7 @@ def _begin(out: Path, backend: str, stage: str) -> tuple[subprocess.Popen[bytes]
 
 
 def _left(processes: list[psutil.Process]) -> list[str]:
-    return [str(p) for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    return [str(p) for p in processes if not gone(p)]
 
 
 def test_sigkill_in_mid_flight_leaves_nothing_and_a_readable_folder(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from waiting import gone
 
 from faults import kill_broker
 from harness.backends import docker, images
@@ -258,15 +259,8 @@ def test_a_killed_harness_leaves_nothing(backend: str, when: str, endpoints: Pat
     assert when != "up" or backend != "docker" or len(left.in_docker()) == 5, "four containers and a network"
     os.kill(harness.pid, signal.SIGKILL)
     harness.wait()
-    until(lambda: all(map(_gone, processes)), 60)
+    until(lambda: all(map(gone, processes)), 60)
     assert left.in_docker() == []
-
-
-def _gone(process: psutil.Process) -> bool:
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:  # between the two
-        return True
 
 
 # ----------------------------------------------------------------------------------------- docker's errors
